@@ -1,0 +1,12 @@
+// Package contracts is the wire: everything that two programs, or a program and
+// its operator, must agree on. It holds
+//
+//   - the subjects, headers and message ids of the two streams (subjects.go),
+//   - the message that travels over them (message.go),
+//   - the records of the crm bucket and their keys (records.go, keys.go),
+//   - the example webhooks, the JSON Schemas and the AsyncAPI document
+//     (*.json, schemas/, asyncapi.yaml), embedded for tests and for the demo.
+//
+// It imports the standard library only, so that anything may import it, and it
+// decides nothing: the rules that change records live in the domain packages.
+package contracts

@@ -1,0 +1,275 @@
+package contracts
+
+import "time"
+
+// The records of the crm bucket, one Go type each. Every time in them comes from an
+// event, or is set once: nothing here says when a program last ran, so that
+// handling an event again writes the same bytes, and the same bytes are not
+// written. Records only ever gain fields.
+
+// LeadStatus is where a lead stands; see Lead.Settle.
+type LeadStatus string
+
+// The statuses of a lead.
+const (
+	LeadNew       LeadStatus = "new"
+	LeadContacted LeadStatus = "contacted"
+	LeadClient    LeadStatus = "client"
+	LeadOptedOut  LeadStatus = "opted_out"
+	LeadChurned   LeadStatus = "churned"
+)
+
+// A Lead is a person who filled in a form. Key: lead.<leadgen_id>.
+type Lead struct {
+	ID         string              `json:"id"`
+	CreatedAt  time.Time           `json:"created_at"` // when the form was sent, by Meta's clock
+	Name       string              `json:"name"`
+	FirstName  string              `json:"first_name"`
+	Email      string              `json:"email"`
+	Phone      string              `json:"phone"` // E.164, or as typed when PhoneIssue is set
+	FormID     string              `json:"form_id"`
+	PageID     string              `json:"page_id"`
+	Status     LeadStatus          `json:"status"`
+	CustomerID string              `json:"customer_id"`
+	OptedOutAt time.Time           `json:"opted_out_at,omitzero"`
+	Answers    map[string][]string `json:"answers"` // every form field by its name, values as given
+
+	CustomerStatus CustomerStatus  `json:"customer_status,omitempty"` // that of CustomerID, once it has become a client
+	ContactedAt    time.Time       `json:"contacted_at,omitzero"`     // the first text that Twilio accepted
+	PhoneIssue     string          `json:"phone_issue,omitempty"`     // why the number can't be texted: "missing", "unreadable", "not_mobile"
+	Disclaimers    map[string]bool `json:"disclaimers,omitempty"`     // consent check boxes by key
+	AdID           string          `json:"ad_id,omitempty"`
+}
+
+// Settle computes Status from the facts beside it. An opt-out outweighs all, since
+// the status is what people look at before they pick up the phone.
+func (l *Lead) Settle() {
+	switch {
+	case !l.OptedOutAt.IsZero():
+		l.Status = LeadOptedOut
+	case l.CustomerStatus == CustomerChurned:
+		l.Status = LeadChurned
+	case l.CustomerStatus != "":
+		l.Status = LeadClient
+	case !l.ContactedAt.IsZero():
+		l.Status = LeadContacted
+	default:
+		l.Status = LeadNew
+	}
+}
+
+// A Contact is everyone known under one phone number. Key: contact.<phone>. Every
+// opt-out and every claim of a text writes it, so that the two can't cross.
+type Contact struct {
+	Phone      string    `json:"phone"`     // E.164
+	Leads      []string  `json:"leads"`     // leadgen ids, sorted
+	Customers  []string  `json:"customers"` // customer ids, sorted
+	OptedOutAt time.Time `json:"opted_out_at,omitzero"`
+	LastSMSAt  time.Time `json:"last_sms_at,omitzero"` // the last text's claim
+
+	Welcomes []Welcome `json:"welcomes,omitempty"` // leads that were given a welcome text, sorted by time
+}
+
+// A Welcome says which lead's form made us queue a welcome text, and when it was sent.
+type Welcome struct {
+	LeadID string    `json:"lead_id"`
+	At     time.Time `json:"at"`
+}
+
+// CustomerStatus is where a client stands: the worst of its subscriptions that
+// still run, or churned when none does.
+type CustomerStatus string
+
+// The statuses of a customer.
+const (
+	CustomerClient    CustomerStatus = "client"
+	CustomerPastDue   CustomerStatus = "past_due"
+	CustomerSuspended CustomerStatus = "suspended"
+	CustomerChurned   CustomerStatus = "churned"
+)
+
+// Access says whether services are on.
+type Access string
+
+// The three states of access.
+const (
+	AccessActive    Access = "active"
+	AccessSuspended Access = "suspended"
+	AccessStopped   Access = "stopped"
+)
+
+// A Customer is a Stripe customer. Key: customer.<cus_id>. Status and Access are
+// functions of the subscriptions' records and of Since, never toggled.
+type Customer struct {
+	ID            string         `json:"id"`
+	Email         string         `json:"email"`
+	Phone         string         `json:"phone"` // E.164 where readable
+	Name          string         `json:"name"`
+	LeadID        string         `json:"lead_id"`
+	Subscriptions []string       `json:"subscriptions"` // subscription ids, sorted
+	Status        CustomerStatus `json:"status"`
+	Access        Access         `json:"access"`
+	Since         time.Time      `json:"since,omitzero"` // the first event that shows it paid or has a running subscription; zero: not a client yet
+
+	LeadRef string            `json:"lead_ref,omitempty"` // the lead id that a checkout named itself
+	Facts   map[string]Facted `json:"facts,omitempty"`    // "email", "phone", "name": which event each came from
+}
+
+// Facted is where a merged value came from: of two events the later one wins, and
+// of two in the same second the one with the greater id.
+type Facted struct {
+	At    time.Time `json:"at"`
+	Event string    `json:"event"`
+}
+
+// A Subscription is a Stripe subscription. Key: subscription.<sub_id>.
+type Subscription struct {
+	ID                string    `json:"id"`
+	CustomerID        string    `json:"customer_id"`
+	Status            string    `json:"status"` // Stripe's: active, trialing, past_due, canceled, …
+	PriceID           string    `json:"price_id"`
+	ProductID         string    `json:"product_id"`
+	Amount            int64     `json:"amount"` // minor units a period, quantity included
+	Currency          string    `json:"currency"`
+	Interval          string    `json:"interval"` // "month", "year", …
+	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`
+	CurrentPeriodEnd  time.Time `json:"current_period_end,omitzero"`
+	AsOf              time.Time `json:"as_of,omitzero"` // created of the event whose snapshot this is; zero: only invoices seen yet
+	CanceledAt        time.Time `json:"canceled_at,omitzero"`
+	EndedAt           time.Time `json:"ended_at,omitzero"`
+	FailedAttempts    int       `json:"failed_attempts"` // the most on one invoice that is still open
+	NextAttemptAt     time.Time `json:"next_attempt_at,omitzero"`
+	Access            Access    `json:"access"`
+
+	CancelReason string             `json:"cancel_reason,omitempty"`
+	Invoices     map[string]Invoice `json:"invoices,omitempty"` // what is known of each, by invoice id
+	// Snapshots are the candidates for the newest state: one, or several that one
+	// second brought and that are told apart by what each says came before it.
+	Snapshots []Snapshot `json:"snapshots,omitempty"`
+}
+
+// An Invoice is what the events of one invoice add up to.
+type Invoice struct {
+	Attempts      int       `json:"attempts,omitempty"` // the highest seen of failed attempts
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+	Closed        string    `json:"closed,omitempty"` // "paid" or "void": outweighs every failure
+}
+
+// SMSKind is why a text is sent.
+type SMSKind string
+
+// The kinds of text.
+const (
+	SMSWelcome            SMSKind = "welcome"
+	SMSPaymentFailed      SMSKind = "payment_failed"
+	SMSOptOutConfirmation SMSKind = "optout_confirmation"
+)
+
+// SMSStatus is how far a text has walked.
+type SMSStatus string
+
+// The statuses of a text: queued → sending → sent → delivered or undelivered; or
+// suppressed, expired, failed.
+const (
+	SMSQueued      SMSStatus = "queued"
+	SMSSending     SMSStatus = "sending"
+	SMSSent        SMSStatus = "sent"
+	SMSDelivered   SMSStatus = "delivered"
+	SMSUndelivered SMSStatus = "undelivered"
+	SMSFailed      SMSStatus = "failed"
+	SMSSuppressed  SMSStatus = "suppressed"
+	SMSExpired     SMSStatus = "expired"
+)
+
+// An SMS is one text, to be sent once. Key: sms.<kind>.<cause>.
+type SMS struct {
+	Kind      SMSKind   `json:"kind"`
+	To        string    `json:"to"` // E.164
+	Body      string    `json:"body"`
+	Status    SMSStatus `json:"status"`
+	SID       string    `json:"sid"`                 // Twilio's, once known
+	Attempts  int       `json:"attempts"`            // calls to Twilio that began
+	QueuedAt  time.Time `json:"queued_at"`           // when the cause happened
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // not sent from then on; zero: never expires
+	SentAt    time.Time `json:"sent_at,omitzero"`
+	Error     string    `json:"error"` // a short reason, perhaps with Twilio's code: "21211"
+
+	Cause      string    `json:"cause"`                // the last part of the key
+	LeadID     string    `json:"lead_id,omitempty"`    // whom it concerns
+	Claim      string    `json:"claim,omitempty"`      // a random token of the sender that holds the lease
+	ClaimedAt  time.Time `json:"claimed_at,omitzero"`  // the first claim: from here a search at Twilio begins
+	LeaseUntil time.Time `json:"lease_until,omitzero"` // while sending: nobody else touches it before
+}
+
+// An OptOut is a number that must never be texted again. Key: optout.<phone>.
+type OptOut struct {
+	Phone             string       `json:"phone"` // E.164
+	OptedOutAt        time.Time    `json:"opted_out_at"`
+	Keyword           string       `json:"keyword"`     // normalised: "STOP", "ARRET", …; "" from the provider
+	MessageSID        string       `json:"message_sid"` // the first STOP's
+	ConfirmedAt       time.Time    `json:"confirmed_at,omitzero"`
+	ProviderBlockedAt time.Time    `json:"provider_blocked_at,omitzero"`
+	Source            OptOutSource `json:"source"`
+}
+
+// OptOutSource is who told us of an opt-out.
+type OptOutSource string
+
+// The sources of an opt-out.
+const (
+	OptOutBySMS      OptOutSource = "sms"
+	OptOutByProvider OptOutSource = "provider"
+	OptOutByOperator OptOutSource = "operator"
+)
+
+// A Churn is a subscription that ended. Key: churn.<sub_id>.
+type Churn struct {
+	SubscriptionID string    `json:"subscription_id"`
+	CustomerID     string    `json:"customer_id"`
+	Email          string    `json:"email"`
+	PriceID        string    `json:"price_id"`
+	Amount         int64     `json:"amount"` // minor units a period
+	Currency       string    `json:"currency"`
+	EndedAt        time.Time `json:"ended_at"`
+	Reason         string    `json:"reason"` // Stripe's cancellation_details.reason, or ""
+}
+
+// Severity is how soon a person should look at an incident.
+type Severity string
+
+// The severities.
+const (
+	SeverityInfo    Severity = "info"    // worth knowing, nothing stands still
+	SeverityWarning Severity = "warning" // one event could not be processed
+	SeverityError   Severity = "error"   // a whole consumer waits
+)
+
+// An Incident is something that a person has to look at. Key: incident.<id>.
+type Incident struct {
+	ID         string    `json:"id"` // e.g. "billing-42", or "leads-auth"
+	At         time.Time `json:"at"` // when the event came that could not be processed
+	Severity   Severity  `json:"severity"`
+	Consumer   string    `json:"consumer"` // the durable
+	Stream     string    `json:"stream"`
+	Sequence   uint64    `json:"sequence"`
+	Subject    string    `json:"subject"`
+	Reason     string    `json:"reason"`               // one sentence
+	Action     string    `json:"action"`               // the exact nats command to run
+	ResolvedAt time.Time `json:"resolved_at,omitzero"` // when a waiting consumer went on by itself
+}
+
+// An Index lists who is known under an e-mail address or a lead id. Keys:
+// index.email.<hash>, index.lead.<leadgen_id>.
+type Index struct {
+	Leads     []string `json:"leads,omitempty"`     // sorted
+	Customers []string `json:"customers,omitempty"` // sorted
+}
+
+// A Snapshot is what one event said about a subscription, and how it is ordered.
+type Snapshot struct {
+	Event   string         `json:"event"` // the event id
+	Created int64          `json:"created"`
+	Rank    int            `json:"rank"` // 1 created, 2 updated, 3 deleted
+	State   map[string]any `json:"state"`
+	Before  map[string]any `json:"before,omitempty"` // previous_attributes, of an update
+}
