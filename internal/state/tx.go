@@ -1,0 +1,189 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"leadpipe/internal/outcome"
+)
+
+// A Tx is one attempt at a commit. It belongs to one goroutine, and to the function
+// that it was given to.
+type Tx struct {
+	ctx     context.Context
+	store   *Store
+	entries map[string]*entry
+	undo    []change // since the last mark, newest last
+	reads   []string // keys that the running decision looked at
+
+	inline bool     // read from the server at once; otherwise note the key in unread
+	unread []string // keys that the running decision needs and that are not here yet
+}
+
+// An entry is a key's record: as the server has it, and as it will be.
+type entry struct {
+	revision uint64 // the stream sequence that the commit expects; 0: no message yet
+	stored   []byte // nil: no record
+	current  []byte
+	guarded  bool // a decision that changes something else depends on it
+}
+
+func newEntry(r revision) *entry {
+	return &entry{revision: r.revision, stored: r.data, current: r.data}
+}
+
+func (e *entry) changed() bool { return string(e.current) != string(e.stored) }
+
+type change struct {
+	key  string
+	prev []byte
+}
+
+// errUnread ends a decision whose records are not here yet. Fold fetches them, for
+// all decisions in one round trip, and runs the decision again.
+var errUnread = errors.New("record not read yet")
+
+// Context is the context of the Update or Fold behind the transaction.
+func (tx *Tx) Context() context.Context { return tx.ctx }
+
+// Get reads a key's record into a value of type T; false where there is none. A
+// record that can't be decoded is a permanent error. Any other error must be
+// returned from the decision as it is.
+func Get[T any](tx *Tx, key string) (T, bool, error) {
+	var record T
+	data, err := tx.read(key)
+	if err != nil || data == nil {
+		return record, false, err
+	}
+	if err := json.Unmarshal(data, &record); err != nil {
+		return record, false, outcome.Permanentf(outcome.Malformed, "record of kind %q is not readable: %w", kind(key), err)
+	}
+	return record, true, nil
+}
+
+// Put changes a key's record. The key is read too, so that nobody's change in
+// between is overwritten.
+func (tx *Tx) Put(key string, record any) error {
+	if !validKey(key) {
+		return outcome.Permanentf(outcome.Malformed, "not a key of the bucket: kind %q", kind(key))
+	}
+	if _, err := tx.read(key); err != nil {
+		return err
+	}
+	data, err := json.Marshal(record)
+	if err != nil {
+		return fmt.Errorf("encoding a record of kind %q: %w", kind(key), err)
+	}
+	e := tx.entries[key]
+	if string(e.current) == string(data) {
+		return nil
+	}
+	tx.undo = append(tx.undo, change{key, e.current})
+	e.current = data
+	return nil
+}
+
+// Need announces keys that the decision is about to read, so that they come in one
+// round trip. It is a hint: reading a key without it is right too.
+func (tx *Tx) Need(keys ...string) error {
+	var missing []string
+	for _, k := range keys {
+		if _, ok := tx.entries[k]; !ok && validKey(k) && !slices.Contains(missing, k) {
+			missing = append(missing, k)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if tx.inline {
+		return tx.load(missing)
+	}
+	tx.unread = append(tx.unread, missing...)
+	return errUnread
+}
+
+func (tx *Tx) read(key string) ([]byte, error) {
+	if !validKey(key) {
+		return nil, outcome.Permanentf(outcome.Malformed, "not a key of the bucket: kind %q", kind(key))
+	}
+	if err := tx.Need(key); err != nil {
+		return nil, err
+	}
+	tx.reads = append(tx.reads, key)
+	return tx.entries[key].current, nil
+}
+
+// load fetches keys from the server, replacing what was known of them.
+func (tx *Tx) load(keys []string) error {
+	found, err := tx.store.fetch(tx.ctx, keys)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		tx.entries[k] = newEntry(found[k]) // zero: no message on the key
+	}
+	return nil
+}
+
+// begin starts a decision: what it changes can be undone until the next one begins.
+func (tx *Tx) begin() {
+	tx.undo, tx.reads, tx.unread = tx.undo[:0], tx.reads[:0], tx.unread[:0]
+}
+
+// rollback undoes the running decision.
+func (tx *Tx) rollback() {
+	for _, c := range slices.Backward(tx.undo) {
+		tx.entries[c.key].current = c.prev
+	}
+	tx.undo, tx.reads = tx.undo[:0], tx.reads[:0]
+}
+
+// keep ends a decision. One that changed something depends on all that it read.
+func (tx *Tx) keep() {
+	if len(tx.undo) == 0 {
+		return
+	}
+	for _, k := range tx.reads {
+		tx.entries[k].guarded = true
+	}
+}
+
+// size is how many messages a commit would take.
+func (tx *Tx) size() int {
+	n := 0
+	for _, e := range tx.entries {
+		if e.changed() || e.guarded {
+			n++
+		}
+	}
+	return n
+}
+
+// validKey says whether a key-value bucket takes the key.
+func validKey(key string) bool {
+	if key == "" || key[0] == '.' || key[len(key)-1] == '.' {
+		return false
+	}
+	for i := range len(key) {
+		switch c := key[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-', c == '/', c == '=':
+		case c == '.' && key[i-1] != '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// kind is the first part of a key, which is fit for an error: the rest may be a phone.
+func kind(key string) string {
+	for i := range len(key) {
+		if key[i] == '.' {
+			return key[:i]
+		}
+	}
+	return key[:min(len(key), 20)]
+}
