@@ -1,0 +1,397 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/outcome"
+	"leadpipe/internal/state"
+)
+
+// A Handler is given messages and returns one error for each; nil says that the
+// effect is durable and the message done. See package outcome for the others.
+type Handler func(ctx context.Context, msgs []contracts.Message) []error
+
+const (
+	// maxHeld bounds the bytes that a loop has fetched and not settled.
+	maxHeld = 32 << 20
+	// drainTime is how long work in hand may take after the stop. The program has 20 s.
+	drainTime = 15 * time.Second
+	// pullExpiry renews the request for messages; shorter than the pin's 30 s, or an
+	// idle writer would lose its pin.
+	pullExpiry = 10 * time.Second
+)
+
+// Options describe one durable's loop.
+type Options struct {
+	Stream  string
+	Durable string
+	Handle  Handler
+	Max     int           // messages at a time; as many as are waiting, up to this
+	Gather  time.Duration // how long to wait for more after the first one
+	Workers int           // handlers side by side; 1 unless the order of effects allows more
+	Group   string        // priority group of a durable with one active client
+	Store   *state.Store  // where incidents are recorded
+	Log     *slog.Logger
+	Metrics *Metrics
+}
+
+// Metrics count what loops do; one set serves all loops of a process.
+type Metrics struct {
+	done  *prometheus.CounterVec
+	batch *prometheus.HistogramVec
+	took  *prometheus.HistogramVec
+	age   *prometheus.HistogramVec
+}
+
+// NewMetrics registers the metrics; reg may be nil.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		done: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "consumer_messages_total", Help: "Messages settled, by durable, outcome and reason."}, []string{"durable", "outcome", "reason"}),
+		batch: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "consumer_batch_messages", Help: "Messages handled at a time.", Buckets: prometheus.ExponentialBuckets(1, 2, 12)}, []string{"durable"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "consumer_handle_seconds", Help: "Time to handle a batch.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"durable"}),
+		age: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "consumer_message_age_seconds", Help: "From the stream's time of a message until it is done.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 20)}, []string{"durable"}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.done, m.batch, m.took, m.age)
+	}
+	return m
+}
+
+// A Loop fetches a durable's messages, has them handled and settles them.
+type Loop struct {
+	o     Options
+	name  string
+	js    jetstream.JetStream
+	store *state.Store
+	log   *slog.Logger
+	done  *prometheus.CounterVec
+
+	queue chan delivery
+
+	mu   sync.Mutex
+	held map[jetstream.Msg]time.Time // fetched and not settled, with the time of the last sign of life
+
+	trying sync.Mutex // held by the worker that handles, while the gate is closed
+	gateMu sync.Mutex
+	gate   gate
+}
+
+// A delivery is a message and the handle to settle it by.
+type delivery struct {
+	raw jetstream.Msg
+	msg contracts.Message
+}
+
+// NewLoop checks the options and makes a loop.
+func NewLoop(js jetstream.JetStream, o Options) (*Loop, error) {
+	if o.Stream == "" || o.Durable == "" || o.Handle == nil || o.Store == nil || o.Log == nil || o.Metrics == nil {
+		return nil, fmt.Errorf("loop of %q: an option is missing", o.Durable)
+	}
+	o.Max = max(1, o.Max)
+	o.Workers = max(1, o.Workers)
+	log := o.Log.With("durable", o.Durable)
+	return &Loop{
+		o: o, name: o.Durable, js: js, store: o.Store, log: log, done: o.Metrics.done,
+		queue: make(chan delivery, o.Max), held: map[jetstream.Msg]time.Time{}, gate: gate{log: log},
+	}, nil
+}
+
+// Run handles messages until ctx ends, then drains: nothing new is fetched, work in
+// hand is finished, the rest handed back. nil after a drain; an error when the
+// durable is gone or the connection closed, which should end the program.
+func (l *Loop) Run(ctx context.Context) error {
+	consumer, err := l.js.Consumer(ctx, l.o.Stream, l.o.Durable)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("durable %s of %s: %w", l.o.Durable, l.o.Stream, err)
+	}
+	pull := []jetstream.PullMessagesOpt{
+		jetstream.PullMaxMessagesWithBytesLimit(l.o.Max, maxHeld),
+		jetstream.PullExpiry(pullExpiry),
+	}
+	if l.o.Group != "" {
+		pull = append(pull, jetstream.PullPriorityGroup(l.o.Group))
+	}
+	it, err := consumer.Messages(pull...)
+	if err != nil {
+		return fmt.Errorf("asking for messages of %s: %w", l.o.Durable, err)
+	}
+	ackWait := consumer.CachedInfo().Config.AckWait
+
+	// Work goes on for a while after ctx has ended.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		it.Drain()
+		time.AfterFunc(drainTime, cancel)
+	})
+	defer stop()
+
+	var workers, alive sync.WaitGroup
+	for range l.o.Workers {
+		workers.Go(func() { l.work(ctx, work) })
+	}
+	beat := make(chan struct{})
+	alive.Go(func() { l.heartbeats(beat, ackWait/3) })
+
+	err = l.fetch(ctx, it)
+	it.Stop()
+	close(l.queue)
+	workers.Wait()
+	close(beat)
+	alive.Wait()
+	return err
+}
+
+// fetch moves messages into the queue until the iterator ends.
+func (l *Loop) fetch(ctx context.Context, it jetstream.MessagesContext) error {
+	for {
+		raw, err := it.Next()
+		switch {
+		case err == nil:
+			l.accept(ctx, raw)
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+			return nil
+		case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, jetstream.ErrConnectionClosed):
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("durable %s of %s: %w", l.o.Durable, l.o.Stream, err)
+		default:
+			// Missed heartbeats, a leader that moved, a pin that went elsewhere: the iterator
+			// asks again by itself.
+			l.log.Debug("asking for messages again", "reason", err.Error())
+		}
+	}
+}
+
+func (l *Loop) accept(ctx context.Context, raw jetstream.Msg) {
+	if ctx.Err() != nil { // draining: what was on its way goes to somebody else
+		_ = raw.NakWithDelay(time.Millisecond)
+		return
+	}
+	msg, err := received(raw)
+	if err != nil { // not a JetStream message: nothing can be settled
+		l.log.Error("message without metadata ignored", "reason", err.Error())
+		return
+	}
+	l.mu.Lock()
+	l.held[raw] = time.Now()
+	l.mu.Unlock()
+	l.queue <- delivery{raw, msg}
+}
+
+// received copies a message out of NATS's types.
+func received(raw jetstream.Msg) (contracts.Message, error) {
+	meta, err := raw.Metadata()
+	if err != nil {
+		return contracts.Message{}, err
+	}
+	m := contracts.Message{
+		Stream: meta.Stream, Subject: raw.Subject(), Data: raw.Data(),
+		Sequence: meta.Sequence.Stream, Time: meta.Timestamp.UTC(), Attempt: int(meta.NumDelivered),
+		Header: make(map[string]string, len(raw.Headers())),
+	}
+	for k := range raw.Headers() {
+		m.Header[k] = raw.Headers().Get(k)
+	}
+	m.ID = m.Header[jetstream.MsgIDHeader]
+	if op := m.Header["KV-Operation"]; op == "DEL" || op == "PURGE" {
+		m.Data = nil // a key that was deleted has no record
+	}
+	return m, nil
+}
+
+// work handles batches until the queue is closed and empty.
+func (l *Loop) work(ctx, work context.Context) {
+	for {
+		batch, last := l.gather(ctx)
+		if len(batch) > 0 {
+			l.handle(ctx, work, batch)
+		}
+		if last {
+			return
+		}
+	}
+}
+
+// gather waits for a message, then takes what else is there, up to Max. So a batch is
+// one message while little happens and hundreds under load.
+func (l *Loop) gather(ctx context.Context) (batch []delivery, last bool) {
+	first, ok := <-l.queue
+	if !ok {
+		return nil, true
+	}
+	batch = append(batch, first)
+	most := l.o.Max
+	if l.closed() > 0 {
+		most = 1
+	}
+	var enough <-chan time.Time
+	if l.o.Gather > 0 && ctx.Err() == nil {
+		t := time.NewTimer(l.o.Gather)
+		defer t.Stop()
+		enough = t.C
+	}
+	for len(batch) < most {
+		select {
+		case d, ok := <-l.queue:
+			if !ok {
+				return batch, true
+			}
+			batch = append(batch, d)
+			continue
+		default:
+		}
+		if enough == nil {
+			break
+		}
+		select {
+		case d, ok := <-l.queue:
+			if !ok {
+				return batch, true
+			}
+			batch = append(batch, d)
+		case <-enough:
+			enough = nil
+		case <-ctx.Done():
+			enough = nil
+		}
+	}
+	return batch, false
+}
+
+// closed is how long the gate asks to wait before the next try; 0: it is open.
+func (l *Loop) closed() time.Duration {
+	l.gateMu.Lock()
+	defer l.gateMu.Unlock()
+	return l.gate.pause
+}
+
+// handle has a batch handled and settles it.
+func (l *Loop) handle(ctx, work context.Context, batch []delivery) {
+	if wait := l.closed(); wait > 0 {
+		l.trying.Lock()
+		defer l.trying.Unlock()
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			for _, d := range batch {
+				l.forget(d)
+				_ = d.raw.NakWithDelay(time.Millisecond)
+			}
+			return
+		}
+	}
+	msgs := make([]contracts.Message, len(batch))
+	for i, d := range batch {
+		msgs[i] = d.msg
+	}
+	start := time.Now()
+	errs := l.guarded(work, msgs)
+	l.o.Metrics.took.WithLabelValues(l.name).Observe(time.Since(start).Seconds())
+	l.o.Metrics.batch.WithLabelValues(l.name).Observe(float64(len(batch)))
+	l.judge(work, batch, errs)
+	for i, d := range batch {
+		l.forget(d)
+		l.settle(work, d, errs[i])
+		if errs[i] == nil {
+			l.o.Metrics.age.WithLabelValues(l.name).Observe(time.Since(d.msg.Time).Seconds())
+		}
+	}
+}
+
+// judge opens or closes the gate by what a batch met.
+func (l *Loop) judge(ctx context.Context, batch []delivery, errs []error) {
+	l.gateMu.Lock()
+	defer l.gateMu.Unlock()
+	succeeded := false
+	for i, err := range errs {
+		if err == nil {
+			succeeded = true
+			continue
+		}
+		if o := outcome.Of(err); o.Kind == outcome.KindBlocked {
+			l.blocked(ctx, batch[i].msg, o)
+			return
+		}
+	}
+	if succeeded {
+		l.unblocked(ctx)
+	}
+}
+
+// guarded calls the handler. A panic, or a wrong number of answers, is a bug of ours
+// that must not take messages with it: they come again.
+func (l *Loop) guarded(ctx context.Context, msgs []contracts.Message) (errs []error) {
+	all := func(err error) []error {
+		errs := make([]error, len(msgs))
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			kind := outcome.Temporary
+			if len(msgs) == 1 { // alone, so it is to blame
+				kind = outcome.Permanent
+			}
+			errs = all(kind(outcome.Panic, fmt.Errorf("panic: %v", r)))
+		}
+	}()
+	errs = l.o.Handle(ctx, msgs)
+	if len(errs) != len(msgs) {
+		return all(fmt.Errorf("handler answered %d of %d messages", len(errs), len(msgs)))
+	}
+	return errs
+}
+
+func (l *Loop) forget(d delivery) {
+	l.mu.Lock()
+	delete(l.held, d.raw)
+	l.mu.Unlock()
+}
+
+// heartbeats tells the server that messages in hand are being worked on, before it
+// gives them to somebody else.
+func (l *Loop) heartbeats(stop <-chan struct{}, every time.Duration) {
+	t := time.NewTicker(max(every/4, time.Millisecond))
+	defer t.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-t.C:
+		}
+		var due []jetstream.Msg
+		l.mu.Lock()
+		for raw, seen := range l.held {
+			if time.Since(seen) >= every {
+				due = append(due, raw)
+				l.held[raw] = time.Now()
+			}
+		}
+		l.mu.Unlock()
+		for _, raw := range due {
+			_ = raw.InProgress() // settled meanwhile, or the connection is down: both mend themselves
+		}
+	}
+}

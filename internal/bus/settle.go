@@ -1,0 +1,172 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/outcome"
+	"leadpipe/internal/state"
+)
+
+// What an error means for the message behind it:
+//
+//	nil            ack
+//	not yet        redelivered after the time it names
+//	temporary      redelivered after a pause; the ceiling of the pause doubles with every
+//	               attempt, 1 s to 10 min, and the pause is drawn between zero and it
+//	               (full jitter). After a day of that: as permanent
+//	blocked        redelivered like temporary, and the loop pauses as a whole (gate.go)
+//	permanent      an incident.* record, then terminated; it stays in the stream
+//
+// max_deliver is -1, so the server never gives up without us.
+const (
+	firstPause = time.Second
+	lastPause  = 10 * time.Minute
+	// attemptsADay is how many deliveries such pauses fill a day with: ten that grow,
+	// then one every five minutes on average.
+	attemptsADay = 300
+)
+
+// final says whether a message ends here, with an incident.
+func final(m contracts.Message, o *outcome.Error) bool {
+	return o.Kind == outcome.KindPermanent || o.Kind == outcome.KindTemporary && m.Attempt >= attemptsADay
+}
+
+// retryAfter is how long a message waits for its next delivery.
+func retryAfter(attempt int, o *outcome.Error) time.Duration {
+	if o.Kind == outcome.KindNotYet {
+		return max(o.After, time.Millisecond)
+	}
+	ceiling := lastPause
+	if shift := attempt - 1; shift < 10 {
+		ceiling = min(lastPause, firstPause<<max(shift, 0))
+	}
+	return o.After + 50*time.Millisecond + rand.N(ceiling)
+}
+
+// settle tells the server what became of a message. It is the only place that acks.
+func (l *Loop) settle(ctx context.Context, d delivery, err error) {
+	o := outcome.Of(err)
+	var said error
+	switch {
+	case err == nil:
+		l.done.WithLabelValues(l.name, "done", "").Inc()
+		said = d.raw.Ack()
+	case final(d.msg, o):
+		// A fold has written the incident in its own commit; others have it written here.
+		var r *recorded
+		if !errors.As(err, &r) {
+			if rerr := l.record(ctx, d.msg, o); rerr != nil {
+				l.log.Error("incident not recorded, the message comes again", "message", d.msg, "reason", rerr.Error())
+				said = d.raw.NakWithDelay(retryAfter(d.msg.Attempt, o))
+				break
+			}
+		}
+		l.log.Error("message given up, see the incident", "message", d.msg, "kind", o.Reason, "reason", err.Error())
+		l.done.WithLabelValues(l.name, string(outcome.KindPermanent), string(o.Reason)).Inc()
+		said = d.raw.TermWithReason(string(o.Reason))
+	default:
+		wait := retryAfter(d.msg.Attempt, o)
+		if o.Kind != outcome.KindNotYet {
+			l.log.Warn("message comes again", "message", d.msg, "kind", o.Reason, "in", wait.String(), "reason", err.Error())
+		}
+		l.done.WithLabelValues(l.name, string(o.Kind), string(o.Reason)).Inc()
+		said = d.raw.NakWithDelay(wait)
+	}
+	if said != nil && !errors.Is(said, jetstream.ErrMsgAlreadyAckd) {
+		// The server delivers it again after ack_wait; every effect stands that.
+		l.log.Warn("acknowledgement not sent", "message", d.msg, "reason", said.Error())
+	}
+}
+
+// recorded marks an error whose incident is in the bucket already.
+type recorded struct{ err error }
+
+func (r *recorded) Error() string { return r.err.Error() }
+func (r *recorded) Unwrap() error { return r.err }
+
+func (l *Loop) record(ctx context.Context, m contracts.Message, o *outcome.Error) error {
+	return l.store.Update(ctx, func(tx *state.Tx) error { return putIncident(tx, l.name, m, o) })
+}
+
+// putIncident records that a message was given up. The same message makes the same
+// record, so that a replay which fails again writes nothing.
+func putIncident(tx *state.Tx, durable string, m contracts.Message, o *outcome.Error) error {
+	id := fmt.Sprintf("%s-%d", durable, m.Sequence)
+	return tx.Put(contracts.KeyIncident(id), contracts.Incident{
+		ID: id, At: m.Time.UTC(), Severity: contracts.SeverityWarning, Consumer: durable,
+		Stream: m.Stream, Sequence: m.Sequence, Subject: m.Subject, Reason: o.Error(),
+		Action: replayCommand(m.Stream, durable, m.Sequence),
+	})
+}
+
+func replayCommand(stream, durable string, sequence uint64) string {
+	return fmt.Sprintf("nats consumer reset %s %s --sequence %d --force", stream, durable, sequence)
+}
+
+// A gate holds a whole consumer back while its provider refuses us: one message at a
+// time is tried, with growing pauses, and one incident says what to do.
+type gate struct {
+	log   *slog.Logger
+	pause time.Duration // until the next try; 0: open
+	known bool          // the incident's state in the bucket is known to be "resolved"
+}
+
+const (
+	firstGate = 2 * time.Second
+	lastGate  = time.Minute
+)
+
+// blocked closes the gate and makes sure that one incident is open.
+func (l *Loop) blocked(ctx context.Context, m contracts.Message, o *outcome.Error) {
+	l.gate.pause = min(lastGate, max(firstGate, 2*l.gate.pause))
+	l.gate.known = false
+	id := l.name + "-" + string(o.Reason)
+	err := l.store.Update(ctx, func(tx *state.Tx) error {
+		old, ok, err := state.Get[contracts.Incident](tx, contracts.KeyIncident(id))
+		if err != nil || ok && old.ResolvedAt.IsZero() {
+			return err
+		}
+		return tx.Put(contracts.KeyIncident(id), contracts.Incident{
+			ID: id, At: time.Now().UTC().Truncate(time.Second), Severity: contracts.SeverityError, Consumer: l.name,
+			Stream: m.Stream, Sequence: m.Sequence, Subject: m.Subject,
+			Reason: "everything of " + l.name + " waits and nothing is lost; it goes on by itself once this is mended: " + o.Error(),
+			Action: "nats consumer info " + m.Stream + " " + l.name,
+		})
+	})
+	if err != nil {
+		l.log.Error("incident not recorded", "reason", err.Error())
+	}
+	l.log.Error("consumer waits until the provider takes it again", "kind", o.Reason, "next_try_in", l.gate.pause.String(), "reason", o.Error())
+}
+
+// unblocked opens the gate after a success, and closes the incidents of earlier ones.
+func (l *Loop) unblocked(ctx context.Context) {
+	l.gate.pause = 0
+	if l.gate.known {
+		return
+	}
+	for _, reason := range []outcome.Reason{outcome.Auth, outcome.Refused, outcome.Unavailable} {
+		key := contracts.KeyIncident(l.name + "-" + string(reason))
+		err := l.store.Update(ctx, func(tx *state.Tx) error {
+			i, ok, err := state.Get[contracts.Incident](tx, key)
+			if err != nil || !ok || !i.ResolvedAt.IsZero() {
+				return err
+			}
+			i.ResolvedAt = time.Now().UTC().Truncate(time.Second)
+			return tx.Put(key, i)
+		})
+		if err != nil {
+			l.log.Warn("incident not closed", "reason", err.Error())
+			return
+		}
+	}
+	l.gate.known = true
+}
