@@ -1,0 +1,193 @@
+package inproc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"leadpipe/internal/bus/inproc"
+	"leadpipe/internal/natstest"
+)
+
+// deniedBy runs an action as a user and says whether the server denied it.
+func deniedBy(t *testing.T, s *natstest.Server, user string, act func(nc *nats.Conn, js jetstream.JetStream) error) bool {
+	t.Helper()
+	nc := s.Connect(user)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(300*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = act(nc, js)
+	if ferr := nc.FlushTimeout(5 * time.Second); ferr != nil {
+		t.Fatal(ferr)
+	}
+	if errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("as %s: %v, though nothing was denied", user, err)
+	}
+	return false
+}
+
+func TestLeastRights(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t)
+	publish := func(subject string) func(*nats.Conn, jetstream.JetStream) error {
+		return func(nc *nats.Conn, _ jetstream.JetStream) error { return nc.Publish(subject, []byte("{}")) }
+	}
+	request := func(subject, body string) func(*nats.Conn, jetstream.JetStream) error {
+		return func(nc *nats.Conn, _ jetstream.JetStream) error {
+			_, err := nc.Request(subject, []byte(body), 500*time.Millisecond)
+			return err
+		}
+	}
+	subscribe := func(subject string) func(*nats.Conn, jetstream.JetStream) error {
+		return func(nc *nats.Conn, _ jetstream.JetStream) error { _, err := nc.SubscribeSync(subject); return err }
+	}
+	for _, tt := range []struct {
+		what string
+		act  func(*nats.Conn, jetstream.JetStream) error
+		may  string // the users that may
+	}{
+		{"store a webhook", publish("webhooks.stripe.invoice.paid"), "edge operator"},
+		{"ask for the stream's info", request("$JS.API.STREAM.INFO.WEBHOOKS", ""), "edge consumers operator"},
+		{"change the state", publish("$KV.crm.lead.1"), "consumers operator"},
+		{"change another bucket", publish("$KV.other.1"), "operator"},
+		{"publish anything else", publish("anything"), "operator"},
+		{"listen to webhooks", subscribe("webhooks.>"), "operator"},
+		{"listen to state changes", subscribe("$KV.crm.>"), "operator"},
+		{"listen to everything", subscribe(">"), "operator"},
+		{"listen to the API", subscribe("$JS.API.>"), "operator"},
+		{"read state directly", request("$JS.API.DIRECT.GET.KV_crm.$KV.crm.lead.1", ""), "consumers operator"},
+		{"read webhooks directly", request("$JS.API.DIRECT.GET.WEBHOOKS.webhooks.stripe.invoice.paid", ""), "operator"},
+		{"ask the leader for a webhook", request("$JS.API.STREAM.MSG.GET.WEBHOOKS", `{"seq":1}`), "consumers operator"},
+		{"list streams", request("$JS.API.STREAM.NAMES", ""), "operator"},
+		{"create a missing stream", request("$JS.API.STREAM.CREATE.KV_crm", `{}`), "consumers operator"},
+		{"create a stream of its own", request("$JS.API.STREAM.CREATE.MINE", `{}`), "operator"},
+		{"change a stream", request("$JS.API.STREAM.UPDATE.WEBHOOKS", `{}`), "operator"},
+		{"purge webhooks", request("$JS.API.STREAM.PURGE.WEBHOOKS", `{"filter":"none"}`), "operator"},
+		{"purge the state", request("$JS.API.STREAM.PURGE.KV_crm", `{"filter":"none"}`), "operator"},
+		{"delete a webhook", request("$JS.API.STREAM.MSG.DELETE.WEBHOOKS", `{"seq":99}`), "operator"},
+		{"delete a stream", request("$JS.API.STREAM.DELETE.NONE", ""), "operator"},
+		{"delete a durable", request("$JS.API.CONSUMER.DELETE.WEBHOOKS.none", ""), "operator"},
+		{"reset a durable", request("$JS.API.CONSUMER.RESET.WEBHOOKS.optouts", `{}`), "operator"},
+		{"take messages of a durable", request("$JS.API.CONSUMER.MSG.NEXT.WEBHOOKS.billing", `{"batch":1,"no_wait":true}`), "consumers operator"},
+		{"ask about a durable", request("$JS.API.CONSUMER.INFO.WEBHOOKS.billing", ""), "consumers operator"},
+		{"settle a message", publish("$JS.ACK.WEBHOOKS.billing.1.1.1.1.1"), "consumers operator"},
+	} {
+		for _, user := range []string{"edge", "consumers", "operator"} {
+			t.Run(user+" "+tt.what, func(t *testing.T) {
+				t.Parallel()
+				want := !strings.Contains(tt.may, user)
+				if got := deniedBy(t, s, user, tt.act); got != want {
+					t.Errorf("denied: %v, want %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+func TestWrongPasswordAndUnknownUserAreRefused(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.Bare)
+	for _, user := range []string{"edge:wrong", "nobody:nobody", "operator:"} {
+		url := strings.Replace(s.Nodes[0].URL(), "nats://", "nats://"+user+"@", 1)
+		if nc, err := nats.Connect(url); !errors.Is(err, nats.ErrAuthorization) {
+			nc.Close()
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	if nc, err := nats.Connect(s.Nodes[0].URL()); !errors.Is(err, nats.ErrAuthorization) {
+		nc.Close()
+		t.Errorf("without a user: %v", err)
+	}
+}
+
+func TestDevelopmentPasswordsOnLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	conf, err := os.ReadFile(natstest.Root(t, "nats.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]error{"0.0.0.0": inproc.ErrDevelopmentPasswords, "localhost": nil} {
+		file := t.TempDir() + "/nats.conf"
+		changed := strings.Replace(string(conf), "host: 127.0.0.1", "host: "+host, 1)
+		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := inproc.Start(inproc.Options{ConfigFile: file, StoreDir: t.TempDir(), Port: -1})
+		if !errors.Is(err, want) {
+			t.Errorf("listening on %s: %v, want %v", host, err, want)
+		}
+		if err == nil {
+			s.Stop()
+		}
+	}
+}
+
+func TestTheConfigurationFsyncsAndKeepsMonitoringOnLoopback(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.Bare)
+	o := &server.Options{}
+	if err := o.ProcessConfigFile(natstest.Root(t, "nats.conf")); err != nil {
+		t.Fatal(err)
+	}
+	if !o.SyncAlways {
+		t.Error("an acknowledged message may be lost: sync_interval is not always")
+	}
+	if o.HTTPHost != "127.0.0.1" || o.HTTPPort != 8222 {
+		t.Errorf("monitoring on %s:%d", o.HTTPHost, o.HTTPPort)
+	}
+	if o.MaxPayload < 6<<20 {
+		t.Errorf("max_payload %d: a form of 1 MiB may not fit as JSON", o.MaxPayload)
+	}
+	if !s.Nodes[0].Server().JetStreamConfig().SyncAlways {
+		t.Error("the in-process server does not sync")
+	}
+}
+
+func TestPortInUseIsOneClearLine(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, err = inproc.Start(inproc.Options{ConfigFile: natstest.Root(t, "nats.conf"), StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
+	if err == nil || !strings.Contains(err.Error(), "NATS_URL") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// What was acknowledged is there after the server was stopped and started again.
+func TestRestartKeepsWhatWasStored(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t)
+	js := s.JetStream("edge")
+	for i := range 20 {
+		if _, err := js.Publish(t.Context(), "webhooks.stripe.x", []byte("{}"), jetstream.WithMsgID(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Nodes[0].Stop()
+	s.Start(0)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stream, err := s.JetStream("operator").Stream(ctx, "WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := stream.CachedInfo().State.Msgs; got != 20 {
+		t.Errorf("%d messages after the restart, want 20", got)
+	}
+}
