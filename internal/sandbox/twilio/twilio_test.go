@@ -403,6 +403,7 @@ func TestListFilters(t *testing.T) {
 		"sent the day before yesterday": {sent, list().SetDateSent(now.Add(-48 * hour)), 0},
 		"not sent yet":                  {s, list().SetTo(alice), 1},
 		"not sent yet, by date":         {s, list().SetTo(alice).SetDateSentAfter(now.Add(-hour)), 0},
+		"not sent yet, until a date":    {s, list().SetTo(alice).SetDateSentBefore(now.Add(hour)), 0},
 	}
 	for name, c := range cases {
 		got, err := c.s.messages.ListMessage(c.params)
