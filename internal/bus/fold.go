@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -63,7 +62,7 @@ func prepareAll[E any](ctx context.Context, msgs []contracts.Message, parallel i
 		}
 		defer func() {
 			if r := recover(); r != nil {
-				failures[i] = outcome.Permanent(outcome.Panic, fmt.Errorf("panic while preparing: %v", r))
+				failures[i] = outcome.Panicked(r)
 			}
 		}()
 		events[i], failures[i] = prepare(ctx, msgs[i])

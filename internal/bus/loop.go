@@ -350,11 +350,11 @@ func (l *Loop) guarded(ctx context.Context, msgs []contracts.Message) (errs []er
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			kind := outcome.Temporary
-			if len(msgs) == 1 { // alone, so it is to blame
-				kind = outcome.Permanent
+			err := outcome.Panicked(r)
+			if len(msgs) > 1 { // one of them is to blame; alone, each will tell
+				err = outcome.Temporary(outcome.Panic, errors.New(err.Error()))
 			}
-			errs = all(kind(outcome.Panic, fmt.Errorf("panic: %v", r)))
+			errs = all(err)
 		}
 	}()
 	errs = l.o.Handle(ctx, msgs)

@@ -11,6 +11,9 @@ package outcome
 import (
 	"errors"
 	"fmt"
+	"path"
+	"runtime"
+	"strings"
 	"time"
 )
 
@@ -80,6 +83,23 @@ func Permanentf(r Reason, format string, args ...any) error {
 
 // Blocked marks an error that every other message of the consumer would meet too.
 func Blocked(r Reason, err error) error { return &Error{Kind: KindBlocked, Reason: r, Err: err} }
+
+// Panicked makes a permanent error of what recover returned; call it in the deferred
+// function. It names the place, and is the same text for the same bug.
+func Panicked(recovered any) error {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for thrown := false; ; {
+		f, more := frames.Next()
+		if thrown && !strings.HasPrefix(f.Function, "runtime.") {
+			return Permanentf(Panic, "panic: %v in %s (%s:%d)", recovered, path.Base(f.Function), path.Base(f.File), f.Line)
+		}
+		thrown = thrown || f.Function == "runtime.gopanic"
+		if !more {
+			return Permanentf(Panic, "panic: %v", recovered)
+		}
+	}
+}
 
 // NotYet asks for the message again after a while; nothing went wrong.
 func NotYet(after time.Duration) error {

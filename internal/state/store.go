@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -246,32 +245,10 @@ func (f *fold) one(tx *Tx, i int) (ended bool, err error) {
 func guard(decide func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = outcome.Permanentf(outcome.Panic, "panic: %v at %s", r, firstFrame())
+			err = outcome.Panicked(r)
 		}
 	}()
 	return decide()
-}
-
-// firstFrame names the function that panicked.
-func firstFrame() string {
-	lines := slices.Collect(func(yield func(string) bool) {
-		start := 0
-		stack := debug.Stack()
-		for i, b := range stack {
-			if b == '\n' {
-				if !yield(string(stack[start:i])) {
-					return
-				}
-				start = i + 1
-			}
-		}
-	})
-	for i, l := range lines {
-		if len(l) > 5 && l[:5] == "panic" && i+2 < len(lines) {
-			return lines[i+2]
-		}
-	}
-	return "unknown"
 }
 
 // Get reads one record outside of any transaction; false where there is none.
