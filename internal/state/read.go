@@ -48,7 +48,7 @@ func (s *Store) fetch(ctx context.Context, keys []string) (map[string]revision, 
 }
 
 func (s *Store) fetchOnce(ctx context.Context, keys []string, into map[string]revision) error {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.try)
 	defer cancel()
 	if len(keys) == 1 {
 		return s.fetchSingle(ctx, keys[0], into)
@@ -113,7 +113,7 @@ func asRevision(seq uint64, h nats.Header, data []byte) revision {
 // state than one that the leader has acknowledged.
 func (s *Store) Last(ctx context.Context, subject string) (contracts.Message, bool, error) {
 	req := []byte(`{"last_by_subj":` + strconv.Quote(subject) + `}`)
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.try)
 	defer cancel()
 	m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+contracts.StreamWebhooks, req)
 	if err != nil {

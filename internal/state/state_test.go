@@ -365,6 +365,7 @@ func TestLostAnswerIsNotASecondCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := state.New(js, nil)
+	s.SetTry(300 * time.Millisecond)
 	for i := range 12 {
 		// Cut after the n-th answer from the server, so that every point of the
 		// exchange is hit: reads, the batch's first answer, the commit's.

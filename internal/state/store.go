@@ -42,6 +42,7 @@ type Store struct {
 	js   jetstream.JetStream
 	nc   *nats.Conn
 	open chan struct{} // a place a batch under way
+	try  time.Duration // how long one publish or read waits for its answer
 
 	commits   *prometheus.CounterVec
 	conflicts prometheus.Counter
@@ -53,7 +54,7 @@ type Store struct {
 // New makes a store over a connection. Its metrics go to reg, which may be nil.
 func New(js jetstream.JetStream, reg prometheus.Registerer) *Store {
 	s := &Store{
-		js: js, nc: js.Conn(), open: make(chan struct{}, maxOpen),
+		js: js, nc: js.Conn(), open: make(chan struct{}, maxOpen), try: tryTimeout,
 		commits: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "state_commits_total", Help: "Commits to the crm bucket, by form: single or batch."}, []string{"form"}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
@@ -335,7 +336,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) error {
 
 // publish sends one commit. nil: stored, now or by an earlier try.
 func (s *Store) publish(ctx context.Context, msgs []*nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.try)
 	defer cancel()
 	var err error
 	if len(msgs) == 1 {
@@ -350,7 +351,7 @@ func (s *Store) publish(ctx context.Context, msgs []*nats.Msg) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_, err = jetstreamext.PublishMsgBatch(ctx, s.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: tryTimeout})
+		_, err = jetstreamext.PublishMsgBatch(ctx, s.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: s.try})
 		if err == nil {
 			s.commits.WithLabelValues("batch").Inc()
 		}
