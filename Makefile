@@ -1,0 +1,68 @@
+# The only entry for people and for CI. `make help` lists every target.
+
+# Flags of the machine must not change what is built here.
+export GOFLAGS :=
+GO   ?= go
+NATS ?= nats
+# The operator's console in development.
+SERVER ?= nats://operator:operator@127.0.0.1:4222
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test race fuzz nightly stress bench lint ci streams-diff streams-apply
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## run the whole pipeline on this machine, send the example webhooks, show what each one caused
+	@$(GO) run ./cmd/sandbox demo
+
+run: ## the same, and stay: a page on 127.0.0.1:3001 drives it, nats reaches it on 127.0.0.1:4222
+	@$(GO) run ./cmd/sandbox run
+
+test: ## all tests; starts everything it needs itself
+	$(GO) test -timeout 10m ./...
+
+race: ## all tests with the race detector
+	$(GO) test -race -timeout 20m ./...
+
+fuzz: ## every fuzz target for 30 s
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; \
+		done; \
+	done
+
+nightly: ## property tests with 10,000 draws instead of 200
+	RAPID_CHECKS=10000 $(GO) test -timeout 80m ./internal/billing ./internal/identity ./internal/sheets ./internal/leads
+
+stress: ## crash and race tests of the texts at full size
+	SMS_STRESS=1 $(GO) test -timeout 30m -v -run 'Crash|Race' ./internal/sms
+
+bench: ## the benchmarks, beside the raw JetStream ceiling of the same run
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+ci: ## what CI runs
+	./.ci/run
+
+# Both need the nats CLI; it asks before it changes anything.
+streams-diff: ## show how the running streams and durables differ from streams/*.json
+	@for s in WEBHOOKS KV_crm; do \
+		$(NATS) --server $(SERVER) stream edit $$s --config streams/$$s.stream.json --dry-run || true; \
+	done
+	@for f in streams/*.consumer.json; do \
+		c=$${f#streams/}; c=$${c%.consumer.json}; \
+		echo "$${c%%.*} > $${c#*.}"; \
+		$(NATS) --server $(SERVER) consumer edit $${c%%.*} $${c#*.} --config $$f --dry-run || true; \
+	done
+
+streams-apply: ## align them
+	@for s in WEBHOOKS KV_crm; do $(NATS) --server $(SERVER) stream edit $$s --config streams/$$s.stream.json; done
+	@for f in streams/*.consumer.json; do \
+		c=$${f#streams/}; c=$${c%.consumer.json}; \
+		$(NATS) --server $(SERVER) consumer edit $${c%%.*} $${c#*.} --config $$f; \
+	done
