@@ -10,3 +10,10 @@ import "embed"
 //
 //go:embed *.json
 var Examples embed.FS
+
+// Schemas holds the JSON Schemas (draft 2020-12) of the webhooks and of the records,
+// e.g. "schemas/lead.schema.json". They refer to each other by file name; package
+// contractstest compiles them. Opening a name that is not there gives fs.ErrNotExist.
+//
+//go:embed schemas/*.schema.json
+var Schemas embed.FS
