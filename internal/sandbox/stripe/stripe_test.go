@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,16 +252,27 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	s.SetFault("")
+}
 
-	once, tried := stripe.Error503, 0
-	s, base = start(t, stripe.Options{Fault: func(stripe.Call) stripe.Fault {
-		f := once
-		once, tried = "", tried+1
-		return f
-	}})
-	put(t, s, customer.Render())
-	if _, err := api(base, key, 1).Customers.Get("cus_1", nil); err != nil || tried != 2 {
-		t.Errorf("Stripe's client, allowed to try twice, tried %d times: %v", tried, err)
+func TestStripesClientTriesAgain(t *testing.T) {
+	t.Parallel()
+	for f, want := range map[stripe.Fault]int{stripe.RateLimited: 1, stripe.Garbage: 1,
+		stripe.Error500: 2, stripe.Error503: 2, stripe.HangUp: 2} {
+		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
+			var tried atomic.Int32
+			s, base := start(t, stripe.Options{Fault: func(stripe.Call) stripe.Fault {
+				if tried.Add(1) == 1 {
+					return f
+				}
+				return ""
+			}})
+			put(t, s, customer.Render())
+			_, err := api(base, key, 1).Customers.Get("cus_1", nil)
+			if n := int(tried.Load()); n != want || (err == nil) != (want == 2) {
+				t.Errorf("tried %d times, want %d: %v", n, want, err)
+			}
+		})
 	}
 }
 
