@@ -199,3 +199,11 @@ func Positive(name string, d time.Duration) error {
 	}
 	return nil
 }
+
+// Region checks an ISO 3166 region code such as FR.
+func Region(name, code string) error {
+	if len(code) != 2 || code[0] < 'A' || code[0] > 'Z' || code[1] < 'A' || code[1] > 'Z' {
+		return fmt.Errorf("%s: not a region of two capital letters such as FR", name)
+	}
+	return nil
+}
