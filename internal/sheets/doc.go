@@ -1,0 +1,30 @@
+// Package sheets keeps a Google spreadsheet equal to the crm bucket, beside people
+// who edit it.
+//
+// A row belongs to the key in its first column, wherever people have moved it. Google
+// has no way to write a row only if it still is where it was read, so a person who
+// sorts in that very moment makes us write into somebody else's row. Three rules make
+// every such accident mendable from what is then in the sheet, by any writer, with
+// nothing remembered:
+//
+//   - A write touches either a row's key or its other cells, never both. Cells that
+//     landed in a wrong row are seen by that row's key. A key that landed in a wrong
+//     row is seen by the cells beside it, which tell whose row it is.
+//   - While a key is in the wrong row, nothing but keys is written.
+//   - A new row takes two steps: its key below everything, and when a second look
+//     finds it in an otherwise blank row, its cells. Nothing is ever appended: a
+//     repeated append makes a second row.
+//
+// So the key stays together with what people wrote into the same row: those columns
+// are never written, and nearly never read.
+//
+// Handle writes changes as they come, looking at the keys' column alone, and whenever
+// anything is not as it was left, it falls back on Audit: a reading of everything and
+// a plan of what to do next (table.go, pure), repeated until there is nothing to do.
+// Two writers at once are therefore no danger: the last audit is right.
+//
+// A deleted record's row is emptied, but the row stays, with what people added.
+//
+// Row-bound developer metadata would be an address that survives sorting, but Google
+// stores too little of it for a row each, and nobody promises how it sorts.
+package sheets
