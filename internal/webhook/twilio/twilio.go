@@ -1,0 +1,177 @@
+// Package twilio verifies and names Twilio's webhooks: inbound texts, and delivery
+// statuses of ours. https://www.twilio.com/docs/usage/security#validating-requests
+package twilio
+
+import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/keyword"
+	"leadpipe/internal/phone"
+	"leadpipe/internal/webhook"
+)
+
+// The routes, under the public URL. Twilio signs the whole URL.
+const (
+	InboundPath = "/api/webhooks/sms"
+	StatusPath  = "/api/webhooks/sms/status"
+)
+
+// Options say by what requests are checked.
+type Options struct {
+	Tokens    []string // auth tokens: the primary one, and the next while it is being changed
+	Account   string   // AC…; where set, a request for another account is refused
+	PublicURL string   // the URL that Twilio was given, without the path
+	Region    string   // of senders without a prefix, e.g. "FR"
+}
+
+// A Verifier turns signed requests into messages. It is safe for concurrent use.
+type Verifier struct {
+	o    Options
+	base string
+	port string // the same with its default port written out, which Twilio may sign
+}
+
+// New makes a verifier.
+func New(o Options) (*Verifier, error) {
+	if err := webhook.Secrets(o.Tokens); err != nil {
+		return nil, fmt.Errorf("twilio: %w", err)
+	}
+	u, err := url.Parse(o.PublicURL)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("twilio: the public URL is not a URL")
+	}
+	v := &Verifier{o: o, base: strings.TrimSuffix(o.PublicURL, "/")}
+	if u.Port() == "" {
+		host := u.Host + ":443"
+		if u.Scheme == "http" {
+			host = u.Host + ":80"
+		}
+		v.port = strings.Replace(v.base, u.Host, host, 1)
+	}
+	return v, nil
+}
+
+// Inbound verifies a text that somebody sent us. requestURI is path and query as they
+// came. The message's data is one JSON object of all form fields. optOut: the text asks
+// for no more texts. Errors: webhook.ErrSignature, webhook.ErrMalformed.
+func (v *Verifier) Inbound(body []byte, requestURI, signature string, now time.Time) (msgs []contracts.Message, optOut bool, err error) {
+	form, err := v.verified(body, requestURI, signature)
+	if err != nil {
+		return nil, false, err
+	}
+	sid, from := form["MessageSid"], form["From"]
+	if !contracts.ValidID(sid) || from == "" {
+		return nil, false, webhook.ErrMalformed
+	}
+	data, err := json.Marshal(form)
+	if err != nil {
+		return nil, false, webhook.ErrMalformed
+	}
+	_, optOut = keyword.OptOut(form["Body"])
+	// Twilio's own judgement counts first: it has blocked the number already.
+	optOut = optOut || strings.EqualFold(form["OptOutType"], "STOP")
+	subject, typ := contracts.SubjectInbound, "com.twilio.sms.inbound"
+	if optOut {
+		subject, typ = contracts.SubjectOptOut, "com.twilio.sms.optout"
+	}
+	return []contracts.Message{webhook.Message(subject(v.sender(from)), contracts.MessageIDTwilio(sid),
+		"/twilio", sid, typ, "", now, data)}, optOut, nil
+}
+
+// Status verifies a delivery status of a text that we sent. The data has, beside the
+// form fields, "sms": our id from the callback URL's query.
+func (v *Verifier) Status(body []byte, requestURI, signature string, now time.Time) ([]contracts.Message, error) {
+	form, err := v.verified(body, requestURI, signature)
+	if err != nil {
+		return nil, err
+	}
+	sid, status := form["MessageSid"], form["MessageStatus"]
+	if !contracts.ValidID(sid) || !contracts.ValidID(status) {
+		return nil, webhook.ErrMalformed
+	}
+	u, err := url.ParseRequestURI(requestURI)
+	if err != nil {
+		return nil, webhook.ErrMalformed
+	}
+	form["sms"] = u.Query().Get("sms")
+	data, err := json.Marshal(form)
+	if err != nil {
+		return nil, webhook.ErrMalformed
+	}
+	return []contracts.Message{webhook.Message(contracts.SubjectStatus(sid), contracts.MessageIDStatus(sid, status),
+		"/twilio", sid+":"+status, "com.twilio.sms.status", sid, now, data)}, nil
+}
+
+// verified checks the signature and gives the form, the first value of each field.
+func (v *Verifier) verified(body []byte, requestURI, signature string) (map[string]string, error) {
+	if signature == "" {
+		return nil, webhook.ErrSignature
+	}
+	values, err := url.ParseQuery(string(body))
+	if err != nil {
+		// Twilio's form encoder does not make such a body, so nobody can have signed it.
+		return nil, webhook.ErrSignature
+	}
+	form := make(map[string]string, len(values))
+	for k, vs := range values {
+		form[k] = vs[0]
+	}
+	ok := false
+	for _, token := range v.o.Tokens {
+		ok = equal(signature, token, v.base+requestURI, form) || ok
+		if v.port != "" {
+			ok = equal(signature, token, v.port+requestURI, form) || ok
+		}
+	}
+	if !ok || v.o.Account != "" && form["AccountSid"] != v.o.Account {
+		return nil, webhook.ErrSignature
+	}
+	return form, nil
+}
+
+func equal(signature, token, url string, form map[string]string) bool {
+	return hmac.Equal([]byte(signature), []byte(Sign(token, url, form)))
+}
+
+// sender is what stands for a text's sender in a subject: a phone's digits, or the
+// letters and digits of a short code or of a name.
+func (v *Verifier) sender(from string) string {
+	if n, err := phone.Parse(from, v.o.Region); err == nil {
+		return n.Digits()
+	}
+	token := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return -1
+	}, from)
+	if token == "" {
+		return "unknown"
+	}
+	return token[:min(len(token), 32)]
+}
+
+// Sign makes the X-Twilio-Signature header: the URL as it was configured, then each
+// field's name and value in the order of names, by HMAC-SHA1 and base64.
+func Sign(token, url string, form map[string]string) string {
+	names := make([]string, 0, len(form))
+	for k := range form {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	m := hmac.New(sha1.New, []byte(token))
+	m.Write([]byte(url))
+	for _, k := range names {
+		m.Write([]byte(k + form[k]))
+	}
+	return base64.StdEncoding.EncodeToString(m.Sum(nil))
+}
