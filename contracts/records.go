@@ -111,7 +111,9 @@ type Customer struct {
 	Access        Access         `json:"access"`
 	Since         time.Time      `json:"since,omitzero"` // the first event that shows it paid or has a running subscription; zero: not a client yet
 
-	LeadRef string            `json:"lead_ref,omitempty"` // the lead id that a checkout named itself
+	LeadRef string            `json:"lead_ref,omitempty"` // the lead id that Stripe's events named themselves
+	Emails  []string          `json:"emails,omitempty"`   // every address seen, lower case, sorted
+	Phones  []string          `json:"phones,omitempty"`   // every readable number seen, E.164, sorted
 	Facts   map[string]Facted `json:"facts,omitempty"`    // "email", "phone", "name": which event each came from
 }
 
