@@ -45,6 +45,7 @@ var records = map[string]any{
 		LastSMSAt: day, Welcomes: []contracts.Welcome{{LeadID: "1234567890123456", At: day}}},
 	"customer": contracts.Customer{ID: "cus_1", Email: "camille@example.com", Phone: "+33639980102", Name: "Camille Martin", LeadID: "1234567890123456",
 		Subscriptions: []string{"sub_1"}, Status: contracts.CustomerPastDue, Access: contracts.AccessActive, Since: day, LeadRef: "1234567890123456",
+		Emails: []string{"camille@example.com"}, Phones: []string{"+33639980102"},
 		Facts: map[string]contracts.Facted{"email": {At: day, Event: "evt_1"}}},
 	"subscription": contracts.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: "past_due", PriceID: "price_1", ProductID: "prod_1", Amount: 5900,
 		Currency: "eur", Interval: "month", CancelAtPeriodEnd: true, CurrentPeriodEnd: day, AsOf: day, CanceledAt: day, EndedAt: day, FailedAttempts: 1,
