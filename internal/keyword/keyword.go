@@ -1,10 +1,4 @@
-// Package keyword judges whether a text that somebody sent us asks for no more texts.
-//
-// The law asks for a simple way out, so the rule errs towards hearing a STOP: a
-// keyword is heard when it is the whole text, or its first word. "Arrêt maladie demain"
-// is therefore taken as one, though nobody may have meant it: a person can undo that,
-// while a text after a STOP can't be unsent. A keyword further inside a text is none
-// ("ne pas arreter").
+// Package keyword recognises texts by which people opt out of further texts.
 package keyword
 
 import (
@@ -14,46 +8,68 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// optOuts are the keywords, normalised: the French ones and UNSUBSCRIBE are the
-// owner's, the others Twilio's own, which blocks on them whether we do or not.
-var optOuts = map[string]bool{
-	"STOP": true, "ARRETER": true, "ARRET": true, "DESABONNER": true, "UNSUBSCRIBE": true,
-	"STOPALL": true, "CANCEL": true, "END": true, "QUIT": true, "REVOKE": true, "OPTOUT": true,
-}
+// optOut and optIn are the words, as normalised. The first list is ours and Twilio's;
+// INTERFACE section 4 fixes it.
+const (
+	optOut = " STOP ARRETER ARRET DESABONNER UNSUBSCRIBE STOPALL CANCEL END QUIT REVOKE OPTOUT "
+	optIn  = " START UNSTOP "
+)
 
-// optIns are the words by which a person may want to come back. Nothing happens by
-// itself: Twilio's own list holds YES too, which is far too loose for consent.
-var optIns = map[string]bool{"START": true, "UNSTOP": true}
+// OptOut says whether a text is an opt-out, and by which keyword: upper case without
+// accents, "ARRET". Letter case, accents, and spaces, quotes, punctuation and emoji
+// around the keyword, or between its letters, do not matter. The keyword is the whole
+// text or its first word, a number right behind it aside ("STOP36123").
+//
+// The first word is enough for every keyword, so that "arrêt maladie demain" opts its
+// sender out: an opt-out too many costs us a reader, one too few texts somebody who
+// said stop. No other place in the text counts: "ne pas arrêter" is no opt-out.
+func OptOut(text string) (keyword string, ok bool) { return find(text, optOut) }
 
-// OptOut gives the keyword by which a text opts out, e.g. "ARRET"; false if it does not.
-func OptOut(text string) (string, bool) {
-	first := firstWord(text)
-	return first, optOuts[first]
-}
-
-// OptIn says whether a text asks to be texted again: START or UNSTOP, and nothing else.
+// OptIn says whether a text asks to be texted again (START, UNSTOP), by the same rule
+// as OptOut. Such a text never opts anybody in by itself; a person has to decide.
 func OptIn(text string) bool {
-	w := words(text)
-	return len(w) == 1 && optIns[w[0]]
+	_, ok := find(text, optIn)
+	return ok
 }
 
-func firstWord(text string) string {
-	if w := words(text); len(w) > 0 {
-		return w[0]
+// find looks for the keyword of a list that is a text's first word or all of it.
+func find(text, list string) (keyword string, ok bool) {
+	text = normalise(text)
+	words := strings.FieldsFunc(text, func(r rune) bool { return !alphanumeric(r) })
+	if len(words) == 0 {
+		return "", false
 	}
-	return ""
+	dotted := "" // the first word when punctuation is a part of it: "OPT-OUT please"
+	for field := range strings.FieldsSeq(text) {
+		if dotted = strings.Map(onlyAlphanumeric, field); dotted != "" {
+			break
+		}
+	}
+	for _, word := range []string{words[0], dotted, strings.Join(words, "")} {
+		if word = strings.TrimRightFunc(word, unicode.IsDigit); word != "" && strings.Contains(list, " "+word+" ") {
+			return word, true
+		}
+	}
+	return "", false
 }
 
-// words splits a text at everything that is no letter or digit, in capitals without
-// accents: « Arrêt ! » → ARRET. Marks that one can't see do not split.
-func words(text string) []string {
-	const longest = 4096 // an SMS has 1600 characters at most
-	text = text[:min(len(text), longest)]
-	plain := strings.Map(func(r rune) rune {
+func alphanumeric(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
+
+func onlyAlphanumeric(r rune) rune {
+	if alphanumeric(r) {
+		return r
+	}
+	return -1
+}
+
+// normalise makes every way of writing a letter one: upper case, full-width and
+// accented forms decomposed (one letter or a letter and its accent are the same text
+// to the reader), accents and invisible marks dropped.
+func normalise(text string) string {
+	return strings.ToUpper(strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Mn, unicode.Cf) {
 			return -1
 		}
-		return unicode.ToUpper(r)
-	}, norm.NFKD.String(text))
-	return strings.FieldsFunc(plain, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+		return r
+	}, norm.NFKD.String(text)))
 }

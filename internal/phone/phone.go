@@ -1,9 +1,8 @@
-// Package phone reads phone numbers as people and providers write them, and says
-// which of them can be texted.
+// Package phone reads phone numbers as people type them and judges whether they can
+// be texted. It also masks numbers and e-mail addresses for logs and errors.
 package phone
 
 import (
-	"errors"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -12,73 +11,90 @@ import (
 	"github.com/nyaruka/phonenumbers"
 )
 
-// A Number is a phone number in E.164: "+33639980102". It logs masked.
+// A Number is a phone number in E.164: "+33612345678". It has no String method on
+// purpose: records, forms and keys are made of it, so that whatever prints a Number
+// prints it whole. Log it as an attribute (LogValue masks it); errors take Mask.
 type Number string
 
 // Digits is the number without its plus sign, as subjects and keys have it.
 func (n Number) Digits() string { return strings.TrimPrefix(string(n), "+") }
 
-// LogValue is the number masked.
+// LogValue is the number masked: +336****5678.
 func (n Number) LogValue() slog.Value { return slog.StringValue(Mask(string(n))) }
 
-// The reasons why a number can't be texted, as contracts.Lead.PhoneIssue has them.
+// An Issue is why a number can't be texted. As an error it compares with errors.Is,
+// and its text is what contracts.Lead.PhoneIssue holds; it never repeats the number.
+type Issue string
+
+// The issues.
 const (
-	IssueMissing    = "missing"    // there is none
-	IssueUnreadable = "unreadable" // it is no phone number
-	IssueNotMobile  = "not_mobile" // a landline, a premium number, …
+	Missing    Issue = "missing"    // nothing was typed
+	Unreadable Issue = "unreadable" // not a number, two numbers, or of an impossible length
+	NotMobile  Issue = "not_mobile" // a number, but not one that takes texts
 )
 
-// ErrMissing and ErrUnreadable are what Parse returns.
-var (
-	ErrMissing    = errors.New("no phone number")
-	ErrUnreadable = errors.New("not a phone number")
-)
+func (i Issue) Error() string { return string(i) }
 
-// frenchMobile are the numbers that French law sets aside for mobile phones. The
-// library's metadata calls some of them invalid (070…, 0639 98…), though they exist.
-var frenchMobile = regexp.MustCompile(`^\+33[67]\d{8}$`)
+// typed is what a number may consist of once marks and a scheme have been taken off.
+// Letters are refused: the library drops some of them, or dials them as on a keypad,
+// and "06 12 34 56 7a" would become somebody else's number.
+var typed = regexp.MustCompile(`^\+?[\p{Nd}\pZ\t().\-/\p{Pd}]+$`)
 
-// Parse reads a number as typed; one without a prefix belongs to region, e.g. "FR". A
-// number that is merely unusual is taken: only one that no phone can have is
-// ErrUnreadable. A short code such as 36123 is not a phone number.
+// e164 is at least seven digits, so that a short code such as 36123 is no number.
+var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
+
+// schemes are prefixes of numbers in exports, links and Twilio's fields.
+var schemes = []string{"p:", "tel:", "sms:", "whatsapp:"}
+
+// Parse reads a number; one without a country's prefix belongs to region ("FR").
+// The error is Missing or Unreadable. A number that is possible is read even if the
+// tables of assigned numbers do not know it, for they lag: they refuse 07 0x and the
+// range kept for fiction, 06 39 98 xx xx.
 func Parse(s, region string) (Number, error) {
-	s = strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Cf, unicode.Cc) { // direction marks, zero-width space
-			return -1
+	s = strings.TrimSpace(strings.Map(visible, s))
+	for _, scheme := range schemes {
+		if len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {
+			s = strings.TrimSpace(s[len(scheme):])
+			break
 		}
-		return r
-	}, s)
-	s = strings.TrimSpace(s)
-	if s == "" {
-		return "", ErrMissing
 	}
-	if len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsLetter(r) }) && !prefixed(s) {
-		return "", ErrUnreadable
+	if s == "" {
+		return "", Missing
+	}
+	if !typed.MatchString(s) {
+		return "", Unreadable
 	}
 	n, err := phonenumbers.Parse(s, region)
-	if err != nil || !phonenumbers.IsPossibleNumber(n) {
-		return "", ErrUnreadable
+	if err != nil || phonenumbers.IsPossibleNumberWithReason(n) != phonenumbers.IS_POSSIBLE {
+		return "", Unreadable
 	}
-	e164 := phonenumbers.Format(n, phonenumbers.E164)
-	if len(e164) < 8 || len(e164) > 16 || e164[0] != '+' {
-		return "", ErrUnreadable
+	out := phonenumbers.Format(n, phonenumbers.E164)
+	if !e164.MatchString(out) {
+		return "", Unreadable
 	}
-	return Number(e164), nil
+	return Number(out), nil
 }
 
-// prefixed knows the letters that may stand before a number: those of Meta's exports,
-// of URIs and of Twilio's channels.
-func prefixed(s string) bool {
-	for _, p := range []string{"p:", "tel:", "sms:", "whatsapp:"} {
-		if len(s) > len(p) && strings.EqualFold(s[:len(p)], p) {
-			return !strings.ContainsFunc(s[len(p):], unicode.IsLetter)
-		}
+// visible drops what copying from an address book leaves around a number (marks of
+// direction, zero-width spaces), and makes every space and plus sign a plain one.
+func visible(r rune) rune {
+	switch {
+	case unicode.Is(unicode.Cf, r):
+		return -1
+	case unicode.IsSpace(r):
+		return ' '
+	case r == '＋':
+		return '+'
 	}
-	return false
+	return r
 }
 
-// Textable says whether a text can reach the number.
-func (n Number) Textable() bool {
+// frenchMobile is by range and not by the tables, for the reason given at Parse.
+var frenchMobile = regexp.MustCompile(`^\+33[67][0-9]{8}$`)
+
+// Mobile says whether a number takes texts, as far as its digits tell: a French 06 or
+// 07, or elsewhere a valid number that is, or may be, a mobile's.
+func (n Number) Mobile() bool {
 	if frenchMobile.MatchString(string(n)) {
 		return true
 	}
@@ -86,34 +102,53 @@ func (n Number) Textable() bool {
 	if err != nil || !phonenumbers.IsValidNumber(p) {
 		return false
 	}
-	switch phonenumbers.GetNumberType(p) {
-	case phonenumbers.MOBILE, phonenumbers.FIXED_LINE_OR_MOBILE:
-		return true
-	}
-	return false
+	kind := phonenumbers.GetNumberType(p)
+	return kind == phonenumbers.MOBILE || kind == phonenumbers.FIXED_LINE_OR_MOBILE
 }
 
-// Read is Parse and Textable in one: the number, or as typed what is none, and the
-// issue that keeps it from being texted ("" if none).
-func Read(s, region string) (number, issue string) {
+// Textable reads a number that is to be texted: Parse, and NotMobile for a number
+// that takes no texts, which is given beside the error. nil: it can be texted.
+func Textable(s, region string) (Number, error) {
 	n, err := Parse(s, region)
-	switch {
-	case errors.Is(err, ErrMissing):
-		return "", IssueMissing
-	case err != nil:
-		return strings.TrimSpace(s), IssueUnreadable
-	case !n.Textable():
-		return string(n), IssueNotMobile
+	if err == nil && !n.Mobile() {
+		return n, NotMobile
 	}
-	return string(n), ""
+	return n, err
 }
 
-// Mask cuts the middle out of a number, or of whatever stands in its place:
-// "+33639980102" → "+336****0102".
+// Mask is a phone number fit for a log line or an error: +336****5678. At least four
+// digits are hidden; of a text with fewer than eight digits nothing is shown.
 func Mask(s string) string {
-	r := []rune(s)
-	if len(r) < 10 {
+	var digits []rune
+	for _, r := range s {
+		if r >= '0' && r <= '9' {
+			digits = append(digits, r)
+		}
+	}
+	plus := ""
+	if strings.HasPrefix(strings.TrimSpace(s), "+") {
+		plus = "+"
+	}
+	switch n := len(digits); {
+	case n < 8:
+		return "****"
+	case n < 11:
+		return "****" + string(digits[n-4:])
+	default:
+		return plus + string(digits[:3]) + "****" + string(digits[n-4:])
+	}
+}
+
+// MaskEmail is an e-mail address fit for a log line or an error: c****@example.com.
+// What is not an address is hidden whole.
+func MaskEmail(s string) string {
+	s = strings.TrimSpace(s)
+	at := strings.LastIndexByte(s, '@')
+	if at < 1 {
 		return "****"
 	}
-	return string(r[:4]) + "****" + string(r[len(r)-4:])
+	for _, first := range s[:at] {
+		return string(first) + "****" + s[at:]
+	}
+	return "****"
 }
