@@ -1,6 +1,7 @@
 package sheets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,11 +35,12 @@ type client struct {
 	calls         *prometheus.CounterVec
 }
 
-// newClient reads the service account's file; it makes no call.
-func newClient(ctx context.Context, opt Options) (*client, error) {
+// service makes the API's client for a service account. It reads the account's file
+// and makes no call.
+func service(ctx context.Context, opt Options) (*api.Service, error) {
 	opts := []option.ClientOption{
 		option.WithAuthCredentialsFile(option.ServiceAccount, opt.CredentialsFile),
-		option.WithScopes(api.SpreadsheetsScope),
+		option.WithScopes(api.SpreadsheetsScope), // the default asks for all of Drive
 	}
 	if opt.URL != "" {
 		opts = append(opts, option.WithEndpoint(opt.URL))
@@ -47,13 +49,17 @@ func newClient(ctx context.Context, opt Options) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting up the Sheets client: %w", err)
 	}
+	return svc, nil
+}
+
+func newClient(svc *api.Service, opt Options) *client {
 	return &client{
 		svc: svc, id: opt.SpreadsheetID,
-		reads: perMinute(opt.Reads), writes: perMinute(opt.Writes),
+		reads: perMinute(cmp.Or(opt.Reads, 60)), writes: perMinute(cmp.Or(opt.Writes, 60)),
 		now: time.Now, sleep: sleep,
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sheets_calls_total", Help: "Calls to Google Sheets, by method and by result: ok or the reason of the failure."}, []string{"method", "result"}),
-	}, nil
+	}
 }
 
 // perMinute allows at most n calls in any 60 seconds: a fifth of them at once, and
@@ -202,7 +208,7 @@ func classify(doing string, err error, now time.Time) error {
 	}
 	var token *auth.Error // no token, hence no call
 	if errors.As(err, &token) && token.Response != nil && token.Response.StatusCode < 500 && !token.Temporary() {
-		return outcome.Blocked(outcome.Auth, fmt.Errorf("%s: Google gives the service account no token: status %d", doing, token.Response.StatusCode))
+		return outcome.Blocked(outcome.Auth, fmt.Errorf("%s: the service account gets no token: status %d", doing, token.Response.StatusCode))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return outcome.Temporary(outcome.Timeout, fmt.Errorf("%s: %w", doing, err))
@@ -211,8 +217,8 @@ func classify(doing string, err error, now time.Time) error {
 }
 
 func classifyStatus(doing string, g *googleapi.Error, now time.Time) error {
-	said := fmt.Errorf("%s: Google answered %d: %s", doing, g.Code, g.Message)
-	quiet := fmt.Errorf("%s: Google answered %d", doing, g.Code)
+	said := fmt.Errorf("%s: answered %d: %s", doing, g.Code, g.Message)
+	quiet := fmt.Errorf("%s: answered %d", doing, g.Code)
 	switch {
 	case g.Code == http.StatusTooManyRequests, g.Code == http.StatusForbidden && strings.Contains(strings.ToLower(g.Body), "ratelimitexceeded"):
 		return outcome.Retry(outcome.RateLimited, retryAfter(g.Header, now), quiet)

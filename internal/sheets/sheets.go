@@ -96,16 +96,14 @@ func New(ctx context.Context, opt Options) (*Writer, error) {
 	case opt.Reads < 0, opt.Writes < 0:
 		return nil, errors.New("sheets: a negative quota")
 	}
-	if opt.Reads == 0 {
-		opt.Reads = 60
-	}
-	if opt.Writes == 0 {
-		opt.Writes = 60
-	}
-	c, err := newClient(ctx, opt)
+	svc, err := service(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
+	return newWriter(newClient(svc, opt), opt), nil
+}
+
+func newWriter(c *client, opt Options) *Writer {
 	w := &Writer{
 		client: c, store: opt.Store, scan: opt.Scan,
 		jitter:  func(d time.Duration) time.Duration { return rand.N(d) },
@@ -120,7 +118,7 @@ func New(ctx context.Context, opt Options) (*Writer, error) {
 	if opt.Registerer != nil {
 		opt.Registerer.MustRegister(c.calls, w.rows, w.repairs, w.lag)
 	}
-	return w, nil
+	return w
 }
 
 // Handle brings the rows of changed records up to date. msgs are changes of the
@@ -161,7 +159,7 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 		case err != nil:
 			errs[i] = err
 		case w.refused[id] != "" && id.key != "":
-			errs[i] = outcome.Permanentf(outcome.Refused, "Google refuses the row in tab %s", tabs[id.tab].title)
+			errs[i] = outcome.Permanentf(outcome.Refused, "the row in tab %s is refused by Google", tabs[id.tab].title)
 		case oldest.IsZero() || m.Time.Before(oldest):
 			oldest = m.Time
 		}
@@ -537,7 +535,7 @@ func (w *Writer) write(ctx context.Context, edits []edit, since time.Time, isola
 	}
 	if refused > 1 && written == 0 {
 		w.refused = map[rowID]string{}
-		return 0, outcome.Blocked(outcome.Refused, fmt.Errorf("Google refuses each of %d rows", refused))
+		return 0, outcome.Blocked(outcome.Refused, fmt.Errorf("each of %d rows is refused", refused))
 	}
 	return written, nil
 }

@@ -1,0 +1,810 @@
+package sheets
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+	"google.golang.org/api/option"
+	api "google.golang.org/api/sheets/v4"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/natstest"
+	"leadpipe/internal/outcome"
+	"leadpipe/internal/state"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A rig is a bucket on a real server, a spreadsheet and a clock that only moves when
+// somebody waits.
+type rig struct {
+	js     jetstream.JetStream
+	store  *state.Store
+	paper  *paper
+	clock  time.Time
+	newest uint64 // the last revision that changes gave
+}
+
+func newRig(tb testing.TB) *rig {
+	js := natstest.New(tb, natstest.LazySync).JetStream("operator")
+	r := &rig{js: js, store: state.New(js, nil), clock: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}
+	r.paper = newPaper(func() time.Time { return r.clock })
+	return r
+}
+
+// writer makes a writer over the rig's spreadsheet and clock.
+func (r *rig) writer(tb testing.TB) *Writer {
+	svc, err := api.NewService(context.Background(), option.WithHTTPClient(&http.Client{Transport: r.paper}))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	opt := Options{SpreadsheetID: "sheet1", Store: r.store, Scan: r.scan}
+	c := newClient(svc, opt)
+	c.now = func() time.Time { return r.clock }
+	c.sleep = func(ctx context.Context, d time.Duration) error {
+		r.clock = r.clock.Add(max(0, d))
+		return ctx.Err()
+	}
+	w := newWriter(c, opt)
+	w.jitter = func(d time.Duration) time.Duration { return d / 2 }
+	return w
+}
+
+// scan reads the bucket from its stream.
+func (r *rig) scan(ctx context.Context, yield func(contracts.Message) error) error {
+	return r.since(ctx, 0, yield)
+}
+
+func (r *rig) since(ctx context.Context, after uint64, yield func(contracts.Message) error) error {
+	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1}
+	for _, kind := range []string{"lead", "customer", "subscription", "churn", "optout", "incident"} {
+		cfg.FilterSubjects = append(cfg.FilterSubjects, contracts.SubjectOfKey(kind+".>"))
+	}
+	c, err := r.js.OrderedConsumer(ctx, contracts.StreamCRM, cfg)
+	if err != nil {
+		return err
+	}
+	for left := c.CachedInfo().NumPending; left > 0; {
+		batch, err := c.Fetch(int(min(left, 5000)), jetstream.FetchMaxWait(10*time.Second))
+		if err != nil {
+			return err
+		}
+		for raw := range batch.Messages() {
+			meta, err := raw.Metadata()
+			if err != nil {
+				return err
+			}
+			m := contracts.Message{Stream: contracts.StreamCRM, Subject: raw.Subject(), Data: raw.Data(),
+				Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: map[string]string{}}
+			for k := range raw.Headers() {
+				m.Header[k] = raw.Headers().Get(k)
+			}
+			left--
+			if err := yield(m); err != nil {
+				return err
+			}
+		}
+		if batch.Error() != nil {
+			return batch.Error()
+		}
+	}
+	return nil
+}
+
+// changes gives the revisions that came since the last call, as the durable would.
+func (r *rig) changes(tb testing.TB) []contracts.Message {
+	tb.Helper()
+	var out []contracts.Message
+	if err := r.since(tb.Context(), r.newest, func(m contracts.Message) error {
+		out = append(out, m)
+		r.newest = max(r.newest, m.Sequence)
+		return nil
+	}); err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
+func (r *rig) put(tb testing.TB, records map[string]any) {
+	tb.Helper()
+	keys := make([]string, 0, len(records))
+	for k := range records {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for part := range slices.Chunk(keys, 800) {
+		if err := r.store.Update(tb.Context(), func(tx *state.Tx) error {
+			if err := tx.Need(part...); err != nil {
+				return err
+			}
+			for _, k := range part {
+				if err := tx.Put(k, records[k]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func (r *rig) delete(tb testing.TB, key string) {
+	tb.Helper()
+	kv, err := r.js.KeyValue(tb.Context(), contracts.Bucket)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := kv.Delete(tb.Context(), key); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// handle gives the writer what has changed, and fails on any error.
+func (r *rig) handle(tb testing.TB, w *Writer) {
+	tb.Helper()
+	msgs := r.changes(tb)
+	for i, err := range w.Handle(tb.Context(), msgs) {
+		if err != nil {
+			tb.Fatalf("handling %s: %v", msgs[i].Subject, err)
+		}
+	}
+}
+
+func (r *rig) audit(tb testing.TB, w *Writer) int {
+	tb.Helper()
+	n, err := w.Audit(tb.Context())
+	if err != nil {
+		tb.Fatalf("audit: %v", err)
+	}
+	return n
+}
+
+var born = time.Date(2026, 2, 1, 8, 30, 0, 0, time.UTC)
+
+// lead makes a lead whose every field tells it from others.
+func lead(n int) contracts.Lead {
+	id := strconv.Itoa(1_000_000 + n)
+	return contracts.Lead{
+		ID: id, CreatedAt: born.Add(time.Duration(n) * time.Minute), Name: "Léa Martin " + id, FirstName: "Léa",
+		Email: "lea." + id + "@example.com", Phone: fmt.Sprintf("+336399%05d", 80000+n), FormID: "form1", PageID: "page1",
+		Status: contracts.LeadNew, Answers: map[string][]string{},
+	}
+}
+
+func leads(from, to int) map[string]any {
+	m := map[string]any{}
+	for n := from; n < to; n++ {
+		m[contracts.KeyLead(lead(n).ID)] = lead(n)
+	}
+	return m
+}
+
+// check says how the sheet differs from the bucket, "" when not at all: each key has
+// one row, right in every cell.
+func (r *rig) check(tb testing.TB) string {
+	tb.Helper()
+	w := r.writer(tb)
+	wants, err := w.bucket(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	diff := ""
+	for t, want := range wants {
+		g := r.paper.page(tabs[t].title)
+		if g == nil {
+			return "no tab " + tabs[t].title
+		}
+		should, is := map[string]map[string]string{}, map[string]map[string]string{}
+		for key, cells := range want.rows {
+			row := map[string]string{}
+			for i, c := range cells {
+				if s := text(c); s != "" {
+					row[tabs[t].columns[i]] = s
+				}
+			}
+			should[key] = row
+		}
+		for _, row := range g.table() {
+			key := row[tabs[t].columns[0]]
+			if key == "" {
+				continue
+			}
+			if is[key] != nil {
+				diff += fmt.Sprintf("%s: %s has two rows\n", tabs[t].title, key)
+			}
+			for heading := range row {
+				if !slices.Contains(tabs[t].columns, heading) {
+					delete(row, heading)
+				}
+			}
+			is[key] = row
+		}
+		diff += cmp.Diff(should, is)
+	}
+	return diff
+}
+
+func (r *rig) mustMatch(tb testing.TB) {
+	tb.Helper()
+	if d := r.check(tb); d != "" {
+		tb.Fatalf("bucket (-) and sheet (+) differ:\n%s", d)
+	}
+	if r.paper.over > 0 {
+		tb.Fatalf("%d calls beyond the quota", r.paper.over)
+	}
+}
+
+func TestEveryTabShowsItsRecords(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	at := born
+	sub := func(id, status string, asOf time.Time, amount int64) contracts.Subscription {
+		return contracts.Subscription{ID: id, CustomerID: "cus_1", Status: status, PriceID: "price_" + id, Amount: amount, Currency: "eur",
+			AsOf: asOf, CurrentPeriodEnd: at.AddDate(0, 1, 0), FailedAttempts: 2}
+	}
+	ended := sub("sub_3", "canceled", at.Add(3*time.Hour), 300)
+	ended.EndedAt = at.Add(3 * time.Hour)
+	r.put(t, map[string]any{
+		"lead.1": contracts.Lead{ID: "1", CreatedAt: at, Name: "Léa", Phone: "+33639980001", Email: "lea@example.com", FormID: "f", Status: contracts.LeadOptedOut, OptedOutAt: at, CustomerID: "cus_1"},
+		"customer.cus_1": contracts.Customer{ID: "cus_1", Name: "Léa", Email: "lea@example.com", Phone: "+33639980001", LeadID: "1", Status: contracts.CustomerPastDue, Access: contracts.AccessActive,
+			Subscriptions: []string{"sub_1", "sub_2", "sub_3"}, Since: at},
+		"subscription.sub_1": sub("sub_1", "past_due", at.Add(2*time.Hour), 1900), // runs, newest
+		"subscription.sub_2": sub("sub_2", "active", at.Add(time.Hour), 200),
+		"subscription.sub_3": ended,
+		"churn.sub_3":        contracts.Churn{SubscriptionID: "sub_3", CustomerID: "cus_1", Email: "lea@example.com", PriceID: "price_sub_3", Amount: 300, Currency: "eur", EndedAt: at, Reason: "cancellation_requested"},
+		"optout.33639980001": contracts.OptOut{Phone: "+33639980001", OptedOutAt: at, Keyword: "STOP", ConfirmedAt: at.Add(time.Second), Source: contracts.OptOutBySMS},
+		"incident.leads-9":   contracts.Incident{ID: "leads-9", At: at, Severity: contracts.SeverityWarning, Consumer: "leads", Reason: "no such lead", Action: "nats consumer reset WEBHOOKS leads --sequence 9"},
+	})
+	msgs := r.changes(t)
+	var leadTime time.Time
+	for _, m := range msgs {
+		if m.Subject == "$KV.crm.lead.1" {
+			leadTime = m.Time
+		}
+	}
+	for _, err := range w.Handle(t.Context(), msgs) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string][]map[string]string{
+		"Leads": {{"id": "1", "created_at": "2026-02-01T08:30:00Z", "name": "Léa", "phone": "+33639980001", "email": "lea@example.com", "form_id": "f",
+			"status": "opted_out", "opted_out_at": "2026-02-01T08:30:00Z", "customer_id": "cus_1", "updated_at": instant(leadTime)}},
+		"Clients": {{"customer_id": "cus_1", "name": "Léa", "email": "lea@example.com", "phone": "+33639980001", "lead_id": "1", "status": "past_due", "access": "active",
+			"subscription_id": "sub_1", "price_id": "price_sub_1", "amount": "1900", "currency": "eur", "current_period_end": "2026-03-01T08:30:00Z", "failed_attempts": "2",
+			"updated_at": "2026-02-01T10:30:00Z"}},
+		"Churn": {{"subscription_id": "sub_3", "customer_id": "cus_1", "email": "lea@example.com", "price_id": "price_sub_3", "amount": "300", "currency": "eur",
+			"ended_at": "2026-02-01T08:30:00Z", "reason": "cancellation_requested"}},
+		"Opt-outs":  {{"phone": "+33639980001", "opted_out_at": "2026-02-01T08:30:00Z", "keyword": "STOP", "confirmed_at": "2026-02-01T08:30:01Z"}},
+		"Incidents": {{"id": "leads-9", "at": "2026-02-01T08:30:00Z", "severity": "warning", "consumer": "leads", "reason": "no such lead", "action": "nats consumer reset WEBHOOKS leads --sequence 9"}},
+	}
+	got := map[string][]map[string]string{}
+	for _, g := range r.paper.sheets {
+		got[g.title] = g.table()
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatal(d)
+	}
+	for i, tab := range tabs {
+		var head []string
+		for c := range r.paper.sheets[i].cells[0] {
+			head = append(head, r.paper.sheets[i].text(0, c))
+		}
+		if d := cmp.Diff(tab.columns, head); d != "" {
+			t.Errorf("header of %s: %s", tab.title, d)
+		}
+	}
+	if _, isNumber := r.paper.page("Clients").cells[1][9].(float64); !isNumber {
+		t.Errorf("the amount is %T, not a number", r.paper.page("Clients").cells[1][9])
+	}
+
+	// A change of the subscription alone rewrites its customer's row.
+	changed := sub("sub_1", "active", at.Add(4*time.Hour), 2900)
+	r.put(t, map[string]any{"subscription.sub_1": changed})
+	r.handle(t, w)
+	if got := r.paper.page("Clients").table()[0]; got["amount"] != "2900" || got["updated_at"] != "2026-02-01T12:30:00Z" {
+		t.Errorf("row after the subscription's change: %v", got)
+	}
+	r.mustMatch(t)
+}
+
+func TestOddTextsArriveAsText(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	long := strings.Repeat("é", maxCell+1)
+	names := map[string]string{ // written → read
+		`=HYPERLINK("https://example.com","x")`: `=HYPERLINK("https://example.com","x")`,
+		"+33639980001":                          "+33639980001",
+		"00012":                                 "00012",
+		"'quoted":                               "'quoted",
+		"TRUE":                                  "TRUE",
+		"2026-01-01":                            "2026-01-01",
+		"👩‍👩‍👧 Zoé":                              "👩‍👩‍👧 Zoé",
+		"محمد بن علي":                           "محمد بن علي",
+		"two\r\nlines\rthree\n":                 "two\nlines\nthree\n",
+		"nul\x00bell\x07":                       "nulbell",
+		long:                                    long[:2*(maxCell-4)] + " […]",
+		strings.Repeat("😀", maxCell/2):          strings.Repeat("😀", maxCell/2),
+		strings.Repeat("😀", maxCell/2+1):        strings.Repeat("😀", maxCell/2-2) + " […]",
+	}
+	records, want := map[string]any{}, map[string]string{}
+	for name, read := range names {
+		l := lead(len(records))
+		l.Name = name
+		records[contracts.KeyLead(l.ID)], want[l.ID] = l, read
+	}
+	r.put(t, records)
+	r.handle(t, w)
+	got := map[string]string{}
+	for _, row := range r.paper.page("Leads").table() {
+		got[row["id"]] = row["name"]
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	r.mustMatch(t)
+	if n := r.audit(t, w); n != 0 {
+		t.Errorf("an audit found %d rows to repair", n)
+	}
+}
+
+func TestTenThousandLeadsAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 10_000))
+	began := r.clock
+	for part := range slices.Chunk(r.changes(t), 3000) {
+		for _, err := range w.Handle(t.Context(), part) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.mustMatch(t)
+	if waited := r.clock.Sub(began); waited > 30*time.Second {
+		t.Errorf("waited %v for quota", waited)
+	}
+	rows := r.paper.page("Leads").table()
+	if len(rows) != 10_000 || rows[0]["id"] != "1000000" || rows[9999]["id"] != "1009999" {
+		t.Errorf("%d rows, from %s to %s: not in the order of their arrival", len(rows), rows[0]["id"], rows[len(rows)-1]["id"])
+	}
+}
+
+func TestSmallChangesTakeFewCalls(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 20))
+	r.handle(t, w)
+	calls := 0
+	r.paper.before = func(string) *fault { calls++; return nil }
+	r.put(t, leads(20, 22))
+	r.handle(t, w)
+	if calls > 5 {
+		t.Errorf("two new rows took %d calls", calls)
+	}
+	calls = 0
+	l := lead(3)
+	l.Status = contracts.LeadContacted
+	r.put(t, map[string]any{contracts.KeyLead(l.ID): l})
+	r.handle(t, w)
+	if calls > 3 {
+		t.Errorf("a changed row took %d calls", calls)
+	}
+	r.mustMatch(t)
+}
+
+func TestQuotaHoldsUnderAStreamOfChanges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	for n := range 150 {
+		r.put(t, leads(n, n+1))
+		r.handle(t, w)
+	}
+	r.mustMatch(t) // which looks for calls beyond the quota
+}
+
+// During the whole of each case, a person does something to the sheet.
+func TestRowsAreFoundAgain(t *testing.T) {
+	t.Parallel()
+	note := func(g *page, key, text string) {
+		for r := range g.cells {
+			if g.text(r, 0) == key {
+				g.set(r, 10, text)
+			}
+		}
+	}
+	reverse := func(g *page) { slices.Reverse(g.cells[1:]) }
+	for name, edit := range map[string]func(g *page){
+		"sorted":                      reverse,
+		"row inserted":                func(g *page) { g.insertRow(3) },
+		"row deleted":                 func(g *page) { g.deleteRow(4) },
+		"several deleted":             func(g *page) { g.deleteRow(4); g.deleteRow(2); g.deleteRow(1) },
+		"emptied":                     func(g *page) { g.cells = nil },
+		"column inserted between":     func(g *page) { g.insertColumn(3); g.set(0, 3, "Notes"); g.set(2, 3, "mine") },
+		"column inserted before":      func(g *page) { g.insertColumn(0) },
+		"column deleted":              func(g *page) { g.deleteColumn(4) },
+		"first column deleted":        func(g *page) { g.deleteColumn(0) },
+		"header deleted":              func(g *page) { g.deleteRow(0) },
+		"header emptied":              func(g *page) { g.cells[0] = nil },
+		"heading renamed":             func(g *page) { g.set(0, 4, "E-mail") },
+		"key's heading renamed":       func(g *page) { g.set(0, 0, "Lead") },
+		"keys emptied":                func(g *page) { g.set(2, 0, ""); g.set(5, 0, "") },
+		"keys overwritten":            func(g *page) { g.set(2, 0, "1000004"); g.set(5, 0, "x") },
+		"row copied":                  func(g *page) { g.cells = append(g.cells, slices.Clone(g.cells[3])) },
+		"cells overwritten":           func(g *page) { g.set(2, 2, "somebody"); g.set(2, 6, "") },
+		"grid cut":                    func(g *page) { g.rows = len(g.cells) },
+		"person's row below":          func(g *page) { g.set(30, 12, "total") },
+		"sorted, title row on top":    func(g *page) { reverse(g); g.insertRow(0); g.set(0, 2, "Our leads") },
+		"sorted, with a column moved": func(g *page) { reverse(g); g.insertColumn(5) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.writer(t)
+			r.put(t, leads(0, 8))
+			r.handle(t, w)
+			g := r.paper.page("Leads")
+			g.set(0, 10, "Notes")
+			for n := range 8 {
+				note(g, lead(n).ID, "note "+lead(n).ID)
+			}
+			edit(g)
+			notes := 0
+			for r := range g.cells {
+				for c := range g.cells[r] {
+					if strings.HasPrefix(g.text(r, c), "note ") {
+						notes++
+					}
+				}
+			}
+			changed := lead(5)
+			changed.Status = contracts.LeadContacted
+			r.put(t, leads(8, 10))
+			r.put(t, map[string]any{contracts.KeyLead(changed.ID): changed})
+			r.handle(t, w)
+			r.audit(t, w)
+			if g.text(0, 2) == "Our leads" {
+				g.deleteRow(0)
+			}
+			r.mustMatch(t)
+			for r := range g.cells {
+				for c := range g.cells[r] {
+					if id, ok := strings.CutPrefix(g.text(r, c), "note "); ok {
+						notes--
+						if !slices.ContainsFunc(g.cells[r], func(v any) bool { return text(v) == id }) && name != "row copied" {
+							t.Errorf("the note on %s is in another row: %v", id, g.cells[r])
+						}
+					}
+				}
+			}
+			if notes != 0 {
+				t.Errorf("%d notes lost", notes)
+			}
+			if n := r.audit(t, w); n != 0 {
+				t.Errorf("a second audit repaired %d rows", n)
+			}
+		})
+	}
+}
+
+func TestDeletedRecordIsEmptied(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 3))
+	r.handle(t, w)
+	g := r.paper.page("Leads")
+	g.set(0, 10, "Notes")
+	g.set(2, 10, "mine")
+	r.delete(t, contracts.KeyLead(lead(1).ID))
+	r.handle(t, w)
+	r.mustMatch(t)
+	if got := g.table()[1]; len(got) != 1 || got["Notes"] != "mine" {
+		t.Errorf("what is left of the row: %v", got)
+	}
+}
+
+func TestReplayWritesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 600))
+	r.handle(t, w)
+	r.paper.before = func(method string) *fault {
+		if strings.HasPrefix(method, "POST") {
+			t.Errorf("a replay wrote: %s", method)
+		}
+		return nil
+	}
+	r.newest = 0
+	r.handle(t, w)
+	r.handle(t, r.writer(t))
+}
+
+func TestRefusedRowIsIsolated(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 40, 600} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.writer(t)
+			r.put(t, leads(0, 1))
+			r.handle(t, w)
+			bad := lead(n / 2)
+			r.paper.refuse = func(s string) bool { return s == bad.Name }
+			r.put(t, leads(1, n+1))
+			msgs := r.changes(t)
+			for i, err := range w.Handle(t.Context(), msgs) {
+				isBad := msgs[i].Subject == contracts.SubjectOfKey(contracts.KeyLead(bad.ID))
+				if o := outcome.Of(err); isBad && (err == nil || o.Kind != outcome.KindPermanent || o.Reason != outcome.Refused) {
+					t.Errorf("the refused row: %v", err)
+				} else if !isBad && err != nil {
+					t.Errorf("another row: %v", err)
+				}
+			}
+			rows := r.paper.page("Leads").table()
+			if len(rows) != n+1 {
+				t.Errorf("%d rows, want %d", len(rows), n+1)
+			}
+			for _, row := range rows {
+				if row["id"] != bad.ID && row["name"] == "" {
+					t.Errorf("row %s has no name", row["id"])
+				}
+			}
+			// Once what was wrong is right, the row is written like any other.
+			bad.Name = "Léa Martin"
+			r.put(t, map[string]any{contracts.KeyLead(bad.ID): bad})
+			r.handle(t, w)
+			r.audit(t, w)
+			r.mustMatch(t)
+		})
+	}
+}
+
+func TestEverythingRefusedIsBlocked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 1))
+	r.handle(t, w)
+	r.paper.refuse = func(s string) bool { return strings.HasPrefix(s, "Léa") }
+	r.put(t, leads(1, 6))
+	msgs := r.changes(t)
+	for _, err := range w.Handle(t.Context(), msgs) {
+		if o := outcome.Of(err); err == nil || o.Kind != outcome.KindBlocked || o.Reason != outcome.Refused {
+			t.Fatalf("got %v", err)
+		}
+	}
+	r.paper.refuse = nil
+	for _, err := range w.Handle(t.Context(), msgs) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mustMatch(t)
+}
+
+func TestUnreadableRecordIsPermanentAndAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 2))
+	r.put(t, map[string]any{"lead.bad": []int{1}, "subscription.bad": "x", "customer.bad": 7})
+	msgs := r.changes(t)
+	for i, err := range w.Handle(t.Context(), msgs) {
+		bad := strings.HasSuffix(msgs[i].Subject, ".bad")
+		if o := outcome.Of(err); bad != (err != nil && o.Kind == outcome.KindPermanent && o.Reason == outcome.Malformed) {
+			t.Errorf("%s: %v", msgs[i].Subject, err)
+		}
+	}
+	r.mustMatch(t)
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		status int
+		body   string
+		header http.Header
+		want   outcome.Error
+	}{
+		{"bad request", 400, "", nil, outcome.Error{Kind: outcome.KindPermanent, Reason: outcome.Refused}},
+		{"no or old token", 401, "", nil, outcome.Error{Kind: outcome.KindBlocked, Reason: outcome.Auth}},
+		{"not shared", 403, "", nil, outcome.Error{Kind: outcome.KindBlocked, Reason: outcome.Auth}},
+		{"quota, the old way", 403, `{"error":{"errors":[{"reason":"userRateLimitExceeded"}],"code":403}}`, nil, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.RateLimited}},
+		{"no such spreadsheet", 404, "", nil, outcome.Error{Kind: outcome.KindBlocked, Reason: outcome.Unknown}},
+		{"request time-out", 408, "", nil, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.Unavailable}},
+		{"aborted", 409, "", nil, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.Unavailable}},
+		{"too large", 413, "", nil, outcome.Error{Kind: outcome.KindPermanent, Reason: outcome.Refused}},
+		{"quota", 429, "", nil, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.RateLimited}},
+		{"quota, with a pause", 429, "", http.Header{"Retry-After": {"7"}}, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.RateLimited, After: 7 * time.Second}},
+		{"internal", 500, "", nil, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.Unavailable}},
+		{"unavailable", 503, "", nil, outcome.Error{Kind: outcome.KindTemporary, Reason: outcome.Unavailable}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.writer(t)
+			body := c.body
+			if body == "" {
+				body = fmt.Sprintf(`{"error":{"code":%d,"message":"lea@example.com"}}`, c.status)
+			}
+			svc, err := api.NewService(t.Context(), option.WithHTTPClient(&http.Client{Transport: roundTrip(func(q *http.Request) (*http.Response, error) {
+				return answer(q, c.status, c.header, body)
+			})}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.client.svc = svc
+			err = w.client.put(t.Context(), nil)
+			got := *outcome.Of(err)
+			got.Err = nil
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Error(d)
+			}
+			if c.status == 400 && strings.Contains(err.Error(), "@") {
+				t.Errorf("the error quotes what Google says: %v", err)
+			}
+		})
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestBusyGoogleIsAskedAgainLater(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]*fault{
+		"quota":     {status: 429, header: http.Header{"Retry-After": {"3"}}},
+		"error":     {status: 503},
+		"no answer": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.writer(t)
+			r.put(t, leads(0, 3))
+			bad := 3
+			var asked []time.Time
+			r.paper.before = func(string) *fault {
+				asked = append(asked, r.clock)
+				if bad--; bad >= 0 {
+					return f
+				}
+				return nil
+			}
+			r.handle(t, w)
+			r.mustMatch(t)
+			for i := 1; i <= 3; i++ {
+				if d := asked[i].Sub(asked[i-1]); d < 200*time.Millisecond || f.status == 429 && d < 3*time.Second {
+					t.Errorf("asked again after %v", d)
+				}
+			}
+		})
+	}
+}
+
+func TestLongOutageIsHandedBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 2))
+	r.paper.before = func(string) *fault { return &fault{status: 429, header: http.Header{"Retry-After": {"55"}}} }
+	began := r.clock
+	for _, err := range w.Handle(t.Context(), r.changes(t)) {
+		if o := outcome.Of(err); o.Kind != outcome.KindTemporary || o.Reason != outcome.RateLimited || o.After != 55*time.Second {
+			t.Errorf("got %+v", o)
+		}
+	}
+	if d := r.clock.Sub(began); d > patience {
+		t.Errorf("came back after %v", d)
+	}
+	r.paper.before = nil
+	r.newest = 0
+	r.handle(t, w)
+	r.mustMatch(t)
+}
+
+func TestWrittenButNotAnsweredMakesNoSecondRow(t *testing.T) {
+	t.Parallel()
+	for name, warm := range map[string]bool{"first audit": false, "few changes": true} {
+		for nth := 1; nth <= 4; nth++ {
+			t.Run(fmt.Sprint(name, ", write ", nth), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				w := r.writer(t)
+				if warm {
+					r.put(t, leads(0, 5))
+					r.handle(t, w)
+				}
+				r.put(t, leads(5, 9))
+				writes := 0
+				r.paper.after = func(method string) *fault {
+					if strings.HasPrefix(method, "POST") {
+						if writes++; writes == nth {
+							return &fault{}
+						}
+					}
+					return nil
+				}
+				r.handle(t, w)
+				r.mustMatch(t)
+			})
+		}
+	}
+}
+
+func TestStaleScanIsNotTrusted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 2))
+	r.handle(t, w)
+	w.scan = func(ctx context.Context, yield func(contracts.Message) error) error {
+		return r.scan(ctx, func(m contracts.Message) error {
+			if m.Sequence == r.newest {
+				return nil // as a replica that lags would
+			}
+			return yield(m)
+		})
+	}
+	if _, err := w.Audit(t.Context()); err == nil || outcome.Of(err).Kind != outcome.KindTemporary {
+		t.Errorf("an audit over an older bucket than was handled: %v", err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	good := Options{SpreadsheetID: "s", CredentialsFile: "/nonexistent/file.json", Store: r.store, Scan: r.scan}
+	for name, change := range map[string]func(*Options){
+		"no id":            func(o *Options) { o.SpreadsheetID = "" },
+		"no file":          func(o *Options) { o.CredentialsFile = "" },
+		"no store":         func(o *Options) { o.Store = nil },
+		"no scan":          func(o *Options) { o.Scan = nil },
+		"negative quota":   func(o *Options) { o.Reads = -1 },
+		"file not present": func(*Options) {},
+	} {
+		o := good
+		change(&o)
+		if w, err := New(t.Context(), o); err == nil || w != nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestCancelledHandleReturnsAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 2))
+	msgs := r.changes(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.paper.before = func(string) *fault { cancel(); return nil }
+	for _, err := range w.Handle(ctx, msgs) {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+var _ = json.Marshal
