@@ -1,0 +1,100 @@
+// Package consumersd is the consumers program: its configuration, the table of
+// durables, and the straight line from there to running loops and back to drained ones.
+package consumersd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"leadpipe/internal/daemon"
+)
+
+// Config is the consumers' environment.
+type Config struct {
+	daemon.NATS
+	PublicURL string `envconfig:"PUBLIC_URL" default:"http://localhost:3000" desc:"the URL under which Twilio reaches the edge with delivery statuses"`
+	Region    string `envconfig:"DEFAULT_REGION" default:"FR" desc:"region of phone numbers without a prefix"`
+	Metrics   string `envconfig:"METRICS_ADDR" default:":9090" desc:"listen address of /metrics, /healthz and /readyz"`
+
+	StripeKey    daemon.Secret `envconfig:"STRIPE_API_KEY" desc:"Stripe API key; optional: settles what two events of one second leave open"`
+	StripeURL    string        `envconfig:"STRIPE_API_URL" desc:"base URL in place of Stripe's"`
+	SuspendAfter int           `envconfig:"DUNNING_SUSPEND_AFTER" default:"3" desc:"failed attempts on one invoice before access is suspended"`
+
+	FacebookSecrets daemon.Secrets `envconfig:"FACEBOOK_APP_SECRET" desc:"one or more; the first one proves our calls"`
+	FacebookToken   daemon.Secret  `envconfig:"FACEBOOK_PAGE_ACCESS_TOKEN" desc:"Graph API token; unset: leads is not started"`
+	GraphURL        string         `envconfig:"FACEBOOK_GRAPH_URL" default:"https://graph.facebook.com/v26.0" desc:"Graph API with its version"`
+
+	TwilioAccount string         `envconfig:"TWILIO_ACCOUNT_SID" desc:"AC…; unset: sms and blacklist are not started"`
+	TwilioTokens  daemon.Secrets `envconfig:"TWILIO_AUTH_TOKEN" desc:"one or more; the first one sends"`
+	TwilioFrom    string         `envconfig:"TWILIO_FROM" desc:"sender: a number or an alphanumeric id"`
+	TwilioService string         `envconfig:"TWILIO_MESSAGING_SERVICE_SID" desc:"sender: MG…, in place of TWILIO_FROM"`
+	TwilioURL     string         `envconfig:"TWILIO_API_URL" desc:"base URL in place of Twilio's"`
+	TwilioConsent bool           `envconfig:"TWILIO_CONSENT" default:"false" desc:"also record opt-outs in Twilio's consent API"`
+	SMSMaxAge     time.Duration  `envconfig:"SMS_MAX_AGE" default:"48h" desc:"an SMS whose cause is older is never sent"`
+	QuietHours    string         `envconfig:"SMS_QUIET_HOURS" desc:"when no welcome is sent, e.g. 22:00-08:00 Europe/Paris,sundays,holidays; unset: never quiet"`
+	WelcomeText   string         `envconfig:"SMS_WELCOME_TEXT" desc:"Go text/template over the lead; unset: a French text"`
+	FailedText    string         `envconfig:"SMS_PAYMENT_FAILED_TEXT" desc:"Go text/template over the failed payment; unset: a French text"`
+	OptOutText    string         `envconfig:"SMS_OPTOUT_TEXT" default:"Vous êtes désabonné. Plus de SMS." desc:"the confirmation of an opt-out"`
+
+	SheetsID          string `envconfig:"GOOGLE_SHEETS_ID" desc:"the spreadsheet's id; unset: sheets is not started"`
+	SheetsCredentials string `envconfig:"GOOGLE_APPLICATION_CREDENTIALS" desc:"service account file"`
+	SheetsURL         string `envconfig:"GOOGLE_SHEETS_URL" desc:"endpoint in place of Google's"`
+	SheetsReads       int    `envconfig:"GOOGLE_SHEETS_READS_PER_MINUTE" default:"60" desc:"quota of calls that read"`
+	SheetsWrites      int    `envconfig:"GOOGLE_SHEETS_WRITES_PER_MINUTE" default:"60" desc:"quota of calls that write"`
+}
+
+// Validate names the variables that can't be right.
+func (c Config) Validate() error {
+	errs := []error{
+		c.NATS.Validate(),
+		daemon.URL("PUBLIC_URL", c.PublicURL),
+		daemon.Region("DEFAULT_REGION", c.Region),
+		daemon.URL("FACEBOOK_GRAPH_URL", c.GraphURL),
+		daemon.Positive("SMS_MAX_AGE", c.SMSMaxAge),
+	}
+	for name, u := range map[string]string{"STRIPE_API_URL": c.StripeURL, "TWILIO_API_URL": c.TwilioURL, "GOOGLE_SHEETS_URL": c.SheetsURL} {
+		if u != "" {
+			errs = append(errs, daemon.URL(name, u))
+		}
+	}
+	if c.SuspendAfter < 1 {
+		errs = append(errs, errors.New("DUNNING_SUSPEND_AFTER: must be 1 or more"))
+	}
+	if c.SheetsReads < 1 || c.SheetsWrites < 1 {
+		errs = append(errs, errors.New("GOOGLE_SHEETS_READS_PER_MINUTE, GOOGLE_SHEETS_WRITES_PER_MINUTE: must be 1 or more"))
+	}
+	if c.SheetsCredentials != "" {
+		if _, err := os.Stat(c.SheetsCredentials); err != nil {
+			errs = append(errs, fmt.Errorf("GOOGLE_APPLICATION_CREDENTIALS: %w", errors.Unwrap(err)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reasons a durable is not started: what its provider lacks.
+func (c Config) missing() map[string]string {
+	m := map[string]string{}
+	if c.FacebookToken == "" {
+		m["leads"] = "FACEBOOK_PAGE_ACCESS_TOKEN is not set"
+	}
+	switch {
+	case c.TwilioAccount == "" || len(c.TwilioTokens) == 0:
+		m["sms"] = "TWILIO_ACCOUNT_SID or TWILIO_AUTH_TOKEN is not set"
+	case c.TwilioFrom == "" && c.TwilioService == "":
+		m["sms"] = "neither TWILIO_FROM nor TWILIO_MESSAGING_SERVICE_SID is set"
+	}
+	if why, ok := m["sms"]; ok {
+		m["blacklist"] = why
+	} else if !c.TwilioConsent {
+		m["blacklist"] = "TWILIO_CONSENT is not true"
+	}
+	switch {
+	case c.SheetsID == "":
+		m["sheets"] = "GOOGLE_SHEETS_ID is not set"
+	case c.SheetsCredentials == "":
+		m["sheets"] = "GOOGLE_APPLICATION_CREDENTIALS is not set"
+	}
+	return m
+}
