@@ -19,7 +19,13 @@ func deps(t *testing.T, pkg string) []string {
 	}
 	var all []string
 	for _, p := range strings.Fields(string(out)) {
-		all = append(all, strings.TrimPrefix(p, "leadpipe/"))
+		// The standard library has an internal/ of its own; its packages have no dot.
+		if own, ok := strings.CutPrefix(p, "leadpipe/"); ok {
+			p = own
+		} else if !strings.Contains(p, ".") {
+			continue
+		}
+		all = append(all, p)
 	}
 	return all
 }

@@ -1,0 +1,153 @@
+package edged
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/bus"
+	"leadpipe/internal/bus/inproc"
+	"leadpipe/internal/edge"
+	"leadpipe/internal/webhook/facebook"
+	"leadpipe/internal/webhook/stripe"
+	"leadpipe/internal/webhook/twilio"
+	"leadpipe/streams"
+)
+
+// drainTime is how long requests in hand may take after the stop: longer than
+// PUBLISH_TIMEOUT's default, shorter than the 20 s that a program has.
+const drainTime = 12 * time.Second
+
+// Run is the edge from configuration to drained. It returns nil after ctx has ended
+// and everything in hand is answered.
+func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error {
+	if len(args) > 0 {
+		return fmt.Errorf("edge takes no arguments: %q", args[0])
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+
+	url, auth := cfg.URL, cfg.Auth("edge", cfg.EdgePassword, cfg.URL)
+	if url == "" {
+		srv, err := inproc.Start(inproc.Options{ConfigFile: cfg.Conf, StoreDir: cfg.StoreDir, Monitoring: true})
+		if err != nil {
+			return err
+		}
+		defer srv.Stop()
+		if err := apply(ctx, srv, cfg.Replicas, log); err != nil {
+			return err
+		}
+		log.Info("NATS server runs in-process", "url", srv.URL())
+		url, auth = srv.URL(), srv.InProcess("edge")
+	}
+	js, err := bus.Connect(url, cfg.Creds, "edge", log, func(err error) { fail(err) }, auth...)
+	if err != nil {
+		return err
+	}
+	defer js.Conn().Close()
+
+	e, err := build(cfg, js, log)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("EDGE_ADDR: %w", err)
+	}
+	server := &http.Server{
+		Handler:           e,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second, // a body of 1 MiB over a slow line
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	log.Info("edge listens", "addr", listener.Addr().String())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("edge drains")
+	e.Drain()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if err := server.Shutdown(end); err != nil {
+		return fmt.Errorf("draining: %w", err)
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// build makes the HTTP side, with a route for every provider whose secret is set.
+func build(cfg Config, js jetstream.JetStream, log *slog.Logger) (*edge.Edge, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	o := edge.Options{
+		Publisher: bus.NewPublisher(js), PublishTimeout: cfg.PublishTimeout, Log: log,
+		Registerer: reg, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
+		Ready: func(ctx context.Context) error {
+			stream, err := js.Stream(ctx, contracts.StreamWebhooks)
+			if err != nil {
+				return fmt.Errorf("asking for the WEBHOOKS stream: %w", err)
+			}
+			return bus.Ready(stream.CachedInfo())
+		},
+	}
+	var err error
+	if len(cfg.StripeSecrets) > 0 {
+		if o.Stripe, err = stripe.New(cfg.StripeSecrets.Strings(), cfg.StripeTolerance); err != nil {
+			return nil, err
+		}
+	}
+	if len(cfg.FacebookSecrets) > 0 {
+		if o.Facebook, err = facebook.New(cfg.FacebookSecrets.Strings(), string(cfg.FacebookVerify)); err != nil {
+			return nil, err
+		}
+	}
+	if len(cfg.TwilioTokens) > 0 {
+		if o.Twilio, err = twilio.New(twilio.Options{Tokens: cfg.TwilioTokens.Strings(), Account: cfg.TwilioAccount,
+			PublicURL: cfg.PublicURL, Region: cfg.Region}); err != nil {
+			return nil, err
+		}
+	}
+	log.Info("providers", "stripe", o.Stripe != nil, "facebook", o.Facebook != nil, "twilio", o.Twilio != nil)
+	return edge.New(o)
+}
+
+// apply creates the streams and durables on the in-process server, which is ours.
+func apply(ctx context.Context, srv *inproc.Server, replicas int, log *slog.Logger) error {
+	nc, err := nats.Connect(srv.URL(), srv.InProcess("operator")...)
+	if err != nil {
+		return fmt.Errorf("connecting to the in-process NATS server: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("setting up JetStream: %w", err)
+	}
+	drifts, err := streams.Apply(ctx, js, replicas, contracts.Blacklist)
+	if err != nil {
+		return err
+	}
+	for _, d := range drifts {
+		log.Warn("declared otherwise, left alone", "drift", d.String())
+	}
+	return nil
+}
