@@ -35,31 +35,24 @@ func OptIn(text string) bool {
 // find looks for the keyword of a list that is a text's first word or all of it.
 func find(text, list string) (keyword string, ok bool) {
 	text = normalise(text)
-	words := strings.FieldsFunc(text, func(r rune) bool { return !alphanumeric(r) })
+	between := func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
+	words := strings.FieldsFunc(text, between)
 	if len(words) == 0 {
 		return "", false
 	}
-	dotted := "" // the first word when punctuation is a part of it: "OPT-OUT please"
-	for field := range strings.FieldsSeq(text) {
-		if dotted = strings.Map(onlyAlphanumeric, field); dotted != "" {
-			break
+	// The same without punctuation, for "OPT-OUT please".
+	bare := strings.Fields(strings.Map(func(r rune) rune {
+		if between(r) && !unicode.IsSpace(r) {
+			return -1
 		}
-	}
-	for _, word := range []string{words[0], dotted, strings.Join(words, "")} {
+		return r
+	}, text))
+	for _, word := range []string{words[0], bare[0], strings.Join(bare, "")} {
 		if word = strings.TrimRightFunc(word, unicode.IsDigit); word != "" && strings.Contains(list, " "+word+" ") {
 			return word, true
 		}
 	}
 	return "", false
-}
-
-func alphanumeric(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
-
-func onlyAlphanumeric(r rune) rune {
-	if alphanumeric(r) {
-		return r
-	}
-	return -1
 }
 
 // normalise makes every way of writing a letter one: upper case, full-width and
