@@ -24,14 +24,19 @@ import (
 // and gives up on anything by itself after three minutes.
 const callTimeout = 30 * time.Second
 
-// A client calls the Sheets API within its quota. It never repeats a call: after an
-// ambiguous answer the sheet has to be read again first.
+// maxAge is how long after Google's last answer a write may begin. A process that was
+// frozen for longer has to read again what people and other writers did meanwhile.
+const maxAge = 10 * time.Second
+
+// A client calls the Sheets API within its quota, one call at a time. It never repeats
+// a call: after an ambiguous answer the sheet has to be read again first.
 type client struct {
 	svc           *api.Service
 	id            string
 	reads, writes *rate.Limiter
 	now           func() time.Time
 	sleep         func(context.Context, time.Duration) error
+	answered      time.Time // when the last call ended
 	calls         *prometheus.CounterVec
 }
 
@@ -103,9 +108,13 @@ func (c *client) call(ctx context.Context, quota *rate.Limiter, method string, d
 	if err := c.sleep(ctx, quota.ReserveN(now, 1).DelayFrom(now)); err != nil {
 		return fmt.Errorf("waiting for quota: %w", err)
 	}
+	if quota == c.writes && c.now().Sub(c.answered) > maxAge {
+		return outcome.Temporary(outcome.Conflict, errors.New("what was read is too old to write by it"))
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := classify(method, do(ctx), c.now())
+	c.answered = c.now()
 	result := "ok"
 	if err != nil {
 		result = string(outcome.Of(err).Reason)

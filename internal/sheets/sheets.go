@@ -21,9 +21,6 @@ import (
 )
 
 const (
-	// maxAge is how old a reading may be when what was computed from it is written: a
-	// process that was frozen in between reads again.
-	maxAge = 10 * time.Second
 	// patience is how long one call of Handle or Audit tries again by itself. It stays
 	// below the durable's ack_wait, so that nothing is redelivered meanwhile.
 	patience = 20 * time.Second
@@ -158,7 +155,7 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 			errs[i] = bad
 		case err != nil:
 			errs[i] = err
-		case w.refused[id] != "" && id.key != "":
+		case id.key != "" && w.isRefused(id, b.wants[id.tab].rows[id.key]):
 			errs[i] = outcome.Permanentf(outcome.Refused, "the row in tab %s is refused by Google", tabs[id.tab].title)
 		case oldest.IsZero() || m.Time.Before(oldest):
 			oldest = m.Time
@@ -400,7 +397,6 @@ func (w *Writer) round(ctx context.Context) (written int, done bool, err error) 
 	if err := w.client.awaitWrite(ctx); err != nil {
 		return 0, false, err
 	}
-	read := w.client.now()
 	areas := make([]string, numTabs)
 	for t := range tabs {
 		s := sheets[tabs[t].title]
@@ -444,7 +440,7 @@ func (w *Writer) round(ctx context.Context) (written int, done bool, err error) 
 		w.views = &views
 		return 0, true, nil
 	}
-	written, err = w.write(ctx, edits, read, true)
+	written, err = w.write(ctx, edits, true)
 	return written, false, err
 }
 
@@ -516,7 +512,7 @@ func (w *Writer) isRefused(id rowID, cells []any) bool {
 // write writes edits that were computed from a reading, in as few calls as fit, and
 // counts them. Where Google refuses a call and isolate is set, the row at fault is
 // found by halving and remembered, and the others are written.
-func (w *Writer) write(ctx context.Context, edits []edit, since time.Time, isolate bool) (written int, err error) {
+func (w *Writer) write(ctx context.Context, edits []edit, isolate bool) (written int, err error) {
 	refused := 0
 	for len(edits) > 0 {
 		n, size := 0, 0
@@ -526,7 +522,7 @@ func (w *Writer) write(ctx context.Context, edits []edit, since time.Time, isola
 			}
 			n++
 		}
-		ok, bad, err := w.writePart(ctx, edits[:n], since, isolate)
+		ok, bad, err := w.writePart(ctx, edits[:n], isolate)
 		written, refused = written+ok, refused+bad
 		if err != nil {
 			return written, err
@@ -540,15 +536,13 @@ func (w *Writer) write(ctx context.Context, edits []edit, since time.Time, isola
 	return written, nil
 }
 
-func (w *Writer) writePart(ctx context.Context, edits []edit, since time.Time, isolate bool) (written, refused int, err error) {
-	if w.client.now().Sub(since) > maxAge {
-		return 0, 0, outcome.Temporary(outcome.Conflict, errors.New("what was read is too old to write by it"))
-	}
+func (w *Writer) writePart(ctx context.Context, edits []edit, isolate bool) (written, refused int, err error) {
 	err = w.client.put(ctx, ranges(edits))
 	switch o := outcome.Of(err); {
 	case err == nil:
 		for _, e := range edits {
 			if e.id.key != "" {
+				delete(w.refused, e.id)
 				w.rows.WithLabelValues(tabs[e.id.tab].title).Inc()
 			}
 		}
@@ -558,7 +552,7 @@ func (w *Writer) writePart(ctx context.Context, edits []edit, since time.Time, i
 	case len(edits) > 1:
 		half := len(edits) / 2
 		for _, part := range [][]edit{edits[:half], edits[half:]} {
-			ok, bad, err := w.writePart(ctx, part, since, isolate)
+			ok, bad, err := w.writePart(ctx, part, isolate)
 			written, refused = written+ok, refused+bad
 			if err != nil {
 				return written, refused, err
@@ -589,7 +583,7 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 		return false, err
 	}
 	seen, same, err := w.look(ctx, wants, nil)
-	if err != nil || !same {
+	if err != nil || !same || w.client.now().Sub(began) > maxAge {
 		return surprise(err)
 	}
 	var edits, filled []edit
@@ -619,7 +613,7 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 	byPlace := func(a, b edit) int { return cmp.Or(cmp.Compare(a.id.tab, b.id.tab), cmp.Compare(a.row, b.row)) }
 	slices.SortFunc(edits, byPlace)
 	slices.SortFunc(filled, byPlace)
-	if _, err := w.write(ctx, edits, began, false); err != nil {
+	if _, err := w.write(ctx, edits, false); err != nil {
 		return surprise(err)
 	}
 	for t, keys := range added {
@@ -642,7 +636,7 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 				return surprise(nil) // the key came to stand in somebody else's row
 			}
 		}
-		if _, err := w.write(ctx, fresh, began, false); err != nil {
+		if _, err := w.write(ctx, fresh, false); err != nil {
 			return surprise(err)
 		}
 	}

@@ -2,7 +2,6 @@ package sheets
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -75,6 +74,7 @@ func (r *rig) since(ctx context.Context, after uint64, yield func(contracts.Mess
 	if err != nil {
 		return err
 	}
+	defer func() { _ = r.js.DeleteConsumer(context.Background(), contracts.StreamCRM, c.CachedInfo().Name) }()
 	for left := c.CachedInfo().NumPending; left > 0; {
 		batch, err := c.Fetch(int(min(left, 5000)), jetstream.FetchMaxWait(10*time.Second))
 		if err != nil {
@@ -333,7 +333,7 @@ func TestOddTextsArriveAsText(t *testing.T) {
 		"'quoted":                               "'quoted",
 		"TRUE":                                  "TRUE",
 		"2026-01-01":                            "2026-01-01",
-		"👩‍👩‍👧 Zoé":                              "👩‍👩‍👧 Zoé",
+		"👩‍👩‍👧 Zoé":                             "👩‍👩‍👧 Zoé",
 		"محمد بن علي":                           "محمد بن علي",
 		"two\r\nlines\rthree\n":                 "two\nlines\nthree\n",
 		"nul\x00bell\x07":                       "nulbell",
@@ -654,6 +654,7 @@ func TestAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.client.svc = svc
+			w.client.answered = r.clock
 			err = w.client.put(t.Context(), nil)
 			got := *outcome.Of(err)
 			got.Err = nil
@@ -806,5 +807,3 @@ func TestCancelledHandleReturnsAtOnce(t *testing.T) {
 		}
 	}
 }
-
-var _ = json.Marshal
