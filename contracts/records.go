@@ -67,6 +67,9 @@ type Contact struct {
 	OptedOutAt time.Time `json:"opted_out_at,omitzero"`
 	LastSMSAt  time.Time `json:"last_sms_at,omitzero"` // the last text's claim
 
+	// OptedInAt is when an operator allowed texts again: opt-outs up to then no longer count.
+	OptedInAt time.Time `json:"opted_in_at,omitzero"`
+
 	Welcomes []Welcome `json:"welcomes,omitempty"` // leads that were given a welcome text, sorted by time
 }
 
@@ -201,6 +204,7 @@ type SMS struct {
 	Claim      string    `json:"claim,omitempty"`      // a random token of the sender that holds the lease
 	ClaimedAt  time.Time `json:"claimed_at,omitzero"`  // the first claim: from here a search at Twilio begins
 	LeaseUntil time.Time `json:"lease_until,omitzero"` // while sending: nobody else touches it before
+	NotBefore  time.Time `json:"not_before,omitzero"`  // while queued: the next claim, after one that came to nothing
 }
 
 // An OptOut is a number that must never be texted again. Key: optout.<phone>.
