@@ -63,10 +63,9 @@ var texts = []struct{ text, keyword string }{
 	{"\u200fSTOP\u200e", "STOP"},
 	{"ST\u00adOP", "STOP"},
 	{"S.T.O.P.", "STOP"},
-	{"S T O P", "STOP"},
 	{"OPT-OUT", "OPTOUT"},
-	{"opt out", "OPTOUT"},
-	{"Opt Out!", "OPTOUT"},
+	{"¡STOP!", "STOP"},
+	{"-stop-", "STOP"},
 	// The first word.
 	{"STOP 36123", "STOP"},
 	{"stop au 36123", "STOP"},
@@ -92,6 +91,8 @@ var texts = []struct{ text, keyword string }{
 	{"opt-out please", "OPTOUT"},
 	{"S.T.O.P. merci", "STOP"},
 	{"... - opt-out, merci", "OPTOUT"},
+	{"Stop!Arrêtez", "STOP"},
+	{"stop stop stop", "STOP"},
 	// The first word decides even where it means something else.
 	{"arrêt maladie demain", "ARRET"},
 	{"Stop ou encore ?", "STOP"},
@@ -120,6 +121,18 @@ var texts = []struct{ text, keyword string }{
 	{"weekend", ""},
 	{"please stop", ""},
 	{"opt for it", ""},
+	{"opt out", ""}, // not as one word
+	{"S T O P", ""},
+	{"STO P", ""},
+	{"stopsms", ""},
+	{"arrêtez", ""}, // the list is closed: near misses are read by a person, as any text
+	{"Arrête tout", ""},
+	{"désabonnement", ""},
+	{"me désabonner", ""},
+	{"Merci de ne pas stopper", ""},
+	{"Endives au jambon", ""},
+	{"I quit", ""},
+	{"the end", ""},
 	{"merci de me désabonner", ""},
 	{"36123 STOP", ""},
 	{"Oui", ""},
@@ -156,10 +169,9 @@ func TestOptIn(t *testing.T) {
 		"START":        true,
 		"start":        true,
 		" Stàrt! ":     true,
-		"START 36123":  true,
-		"Start svp":    true,
+		"start36123":   true,
+		"Start svp":    false, // not only the word
 		"UNSTOP":       true,
-		"un-stop":      true,
 		"STOP":         false,
 		"YES":          false, // Twilio takes it; too loose for consent
 		"restart":      false,

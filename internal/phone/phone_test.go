@@ -47,6 +47,10 @@ func TestTextable(t *testing.T) {
 		{"of another default region", "0470 12 34 56", "BE", "+32470123456", nil},
 		{"trailing pair of parentheses", "+33639980102()", "FR", "+33639980102", nil},
 
+		{"zero-width space", "\u200b+33639980102", "FR", "+33639980102", nil},
+		{"no tables know 0712", "0712345678", "FR", "+33712345678", nil},
+
+		{"premium", "+33 899 70 12 34", "FR", "+33899701234", phone.NotMobile},
 		{"landline", "01 99 00 12 34", "FR", "+33199001234", phone.NotMobile},
 		{"voice over IP", "09 37 00 12 34", "FR", "+33937001234", phone.NotMobile},
 		{"freephone", "0800 123 456", "FR", "+33800123456", phone.NotMobile},
@@ -68,6 +72,7 @@ func TestTextable(t *testing.T) {
 		{"no such country", "+999 123 456 789", "FR", "", phone.Unreadable},
 		{"no region", "0639980102", "", "", phone.Unreadable},
 		{"e-mail address", "camille@example.com", "FR", "", phone.Unreadable},
+		{"zeros", strings.Repeat("0", 1000), "FR", "", phone.Unreadable},
 		{"long", strings.Repeat("0639980102", 1000), "FR", "", phone.Unreadable},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
@@ -149,8 +154,9 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s, region string) {
 		n, err := phone.Textable(s, region)
-		phone.Mask(s)
-		phone.MaskEmail(s)
+		if m := phone.Mask(s) + phone.MaskEmail(s); !strings.Contains(m, "****") {
+			t.Fatalf("%q is not masked", s)
+		}
 		if errors.Is(err, phone.Missing) || errors.Is(err, phone.Unreadable) {
 			if n != "" {
 				t.Fatalf("%q beside %v", n, err)
