@@ -117,11 +117,14 @@ type Customer struct {
 	LeadRef string            `json:"lead_ref,omitempty"` // the lead id that Stripe's events named themselves
 	Emails  []string          `json:"emails,omitempty"`   // every address seen, lower case, sorted
 	Phones  []string          `json:"phones,omitempty"`   // every readable number seen, E.164, sorted
-	Facts   map[string]Facted `json:"facts,omitempty"`    // "email", "phone", "name": which event each came from
+	Facts   map[string]Facted `json:"facts,omitempty"`    // "email", "phone", "name", "lead_ref": which event each came from
+
+	Invoices map[string]Invoice `json:"invoices,omitempty"` // those of no subscription, by invoice id
 }
 
 // Facted is where a merged value came from: of two events the later one wins, and
-// of two in the same second the one with the greater id.
+// of two in the same second the one with the greater id. Of two lead ids the first
+// one wins.
 type Facted struct {
 	At    time.Time `json:"at"`
 	Event string    `json:"event"`
@@ -151,13 +154,16 @@ type Subscription struct {
 	// Snapshots are the candidates for the newest state: one, or several that one
 	// second brought and that are told apart by what each says came before it.
 	Snapshots []Snapshot `json:"snapshots,omitempty"`
+	// Settled is the candidate that Stripe itself named, when asked.
+	Settled *SubscriptionState `json:"settled,omitempty"`
 }
 
 // An Invoice is what the events of one invoice add up to.
 type Invoice struct {
 	Attempts      int       `json:"attempts,omitempty"` // the highest seen of failed attempts
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
-	Closed        string    `json:"closed,omitempty"` // "paid" or "void": outweighs every failure
+	FailedAt      time.Time `json:"failed_at,omitzero"` // created of the event that told of it
+	Closed        string    `json:"closed,omitempty"`   // "paid", "void" or "uncollectible": outweighs every failure
 }
 
 // SMSKind is why a text is sent.
@@ -273,9 +279,25 @@ type Index struct {
 
 // A Snapshot is what one event said about a subscription, and how it is ordered.
 type Snapshot struct {
-	Event   string         `json:"event"` // the event id
-	Created int64          `json:"created"`
-	Rank    int            `json:"rank"` // 1 created, 2 updated, 3 deleted
-	State   map[string]any `json:"state"`
-	Before  map[string]any `json:"before,omitempty"` // previous_attributes, of an update
+	Event   string            `json:"event"` // the event id
+	Created int64             `json:"created"`
+	Rank    int               `json:"rank"` // 1 created, 2 updated, 3 deleted
+	State   SubscriptionState `json:"state"`
+	// Before is what an update says it was before: its previous_attributes over State.
+	Before *SubscriptionState `json:"before,omitempty"`
+}
+
+// A SubscriptionState is the part of a subscription that Stripe tells whole each time.
+type SubscriptionState struct {
+	Status            string    `json:"status"`
+	PriceID           string    `json:"price_id"`
+	ProductID         string    `json:"product_id"`
+	Amount            int64     `json:"amount"`
+	Currency          string    `json:"currency"`
+	Interval          string    `json:"interval"`
+	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`
+	CurrentPeriodEnd  time.Time `json:"current_period_end,omitzero"`
+	CanceledAt        time.Time `json:"canceled_at,omitzero"`
+	EndedAt           time.Time `json:"ended_at,omitzero"`
+	CancelReason      string    `json:"cancel_reason,omitempty"`
 }

@@ -46,12 +46,15 @@ var records = map[string]any{
 	"customer": contracts.Customer{ID: "cus_1", Email: "camille@example.com", Phone: "+33639980102", Name: "Camille Martin", LeadID: "1234567890123456",
 		Subscriptions: []string{"sub_1"}, Status: contracts.CustomerPastDue, Access: contracts.AccessActive, Since: day, LeadRef: "1234567890123456",
 		Emails: []string{"camille@example.com"}, Phones: []string{"+33639980102"},
-		Facts: map[string]contracts.Facted{"email": {At: day, Event: "evt_1"}}},
+		Facts:    map[string]contracts.Facted{"email": {At: day, Event: "evt_1"}},
+		Invoices: map[string]contracts.Invoice{"in_1": {Attempts: 1}}},
 	"subscription": contracts.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: "past_due", PriceID: "price_1", ProductID: "prod_1", Amount: 5900,
 		Currency: "eur", Interval: "month", CancelAtPeriodEnd: true, CurrentPeriodEnd: day, AsOf: day, CanceledAt: day, EndedAt: day, FailedAttempts: 1,
 		NextAttemptAt: day, Access: contracts.AccessActive, CancelReason: "payment_failed",
-		Invoices:  map[string]contracts.Invoice{"in_1": {Attempts: 1, NextAttemptAt: day, Closed: "paid"}},
-		Snapshots: []contracts.Snapshot{{Event: "evt_1", Created: 1, Rank: 2, State: map[string]any{"status": "active"}, Before: map[string]any{"status": "trialing"}}}},
+		Invoices: map[string]contracts.Invoice{"in_1": {Attempts: 1, NextAttemptAt: day, FailedAt: day, Closed: "paid"}},
+		Snapshots: []contracts.Snapshot{{Event: "evt_1", Created: 1, Rank: 2, State: contracts.SubscriptionState{Status: "active"},
+			Before: &contracts.SubscriptionState{Status: "trialing"}}},
+		Settled: &contracts.SubscriptionState{Status: "active"}},
 	"churn": contracts.Churn{SubscriptionID: "sub_1", CustomerID: "cus_1", Email: "camille@example.com", PriceID: "price_1", Amount: 5900,
 		Currency: "eur", EndedAt: day, Reason: "cancellation_requested"},
 	"optout": contracts.OptOut{Phone: "+33639980102", OptedOutAt: day, Keyword: "STOP", MessageSID: "SM1", ConfirmedAt: day, ProviderBlockedAt: day,
@@ -149,6 +152,7 @@ func TestSchemasFollowRecords(t *testing.T) {
 	subscription := readSchema(t, "subscription")["$defs"].(map[string]any)
 	compareFields(t, "invoice", subscription["invoice"], reflect.TypeFor[contracts.Invoice](), words)
 	compareFields(t, "snapshot", subscription["snapshot"], reflect.TypeFor[contracts.Snapshot](), words)
+	compareFields(t, "state", subscription["state"], reflect.TypeFor[contracts.SubscriptionState](), words)
 }
 
 func compareFields(t *testing.T, name string, schema any, typ reflect.Type, words map[string][]string) {
