@@ -268,35 +268,39 @@ const tooCommon = 50
 
 // claim finds the rows of keys that are in no row any more, by what stands in the
 // other cells: at least half of what should, and more than speaks for the key that
-// is there now. byKey is changed accordingly.
+// is there now. A key that stands alone in an otherwise blank row is looked for too,
+// but only in rows that no other key has a right to. byKey is changed accordingly.
 func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
-	claims := map[*line]string{}
+	type match struct {
+		line  *line
+		key   string
+		equal int
+	}
+	type value struct {
+		column int
+		text   string
+	}
+	alone := func(l *line) bool { return l.blank && !l.extras }
+	claims, claimed := map[*line]string{}, map[string]bool{}
 	for {
-		type match struct {
-			line  *line
-			key   string
-			equal int
-		}
 		var doubtful []match
+		free := map[*line]bool{} // of those, the ones whose key means nothing
 		for _, l := range all {
 			if l.blank || claims[l] != "" {
 				continue
 			}
 			own, filled := l.like(w.rows[l.key])
-			if w.rows[l.key] == nil || len(byKey[l.key]) > 1 || own*2 < filled {
+			free[l] = w.rows[l.key] == nil || len(byKey[l.key]) > 1
+			if free[l] || own*2 < filled {
 				doubtful = append(doubtful, match{line: l, equal: own})
 			}
 		}
 		if len(doubtful) == 0 {
 			return claims
 		}
-		type value struct {
-			column int
-			text   string
-		}
 		missing := map[value][]string{} // the keys of which it is a cell
 		for _, key := range w.order {
-			if len(byKey[key]) > 0 {
+			if claimed[key] || slices.ContainsFunc(byKey[key], func(l *line) bool { return !alone(l) }) {
 				continue
 			}
 			for i, c := range w.rows[key][1:] {
@@ -307,17 +311,20 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 		}
 		var matches []match
 		for _, d := range doubtful {
-			seen := map[string]bool{}
+			seen := map[string]bool{d.line.key: true}
 			for i, t := range d.line.cells {
 				keys := missing[value{i, t}]
 				if len(keys) > tooCommon {
 					continue
 				}
 				for _, key := range keys {
-					if equal, filled := d.line.like(w.rows[key]); !seen[key] && equal*2 >= filled && equal > d.equal {
-						matches = append(matches, match{d.line, key, equal})
+					if seen[key] || len(byKey[key]) > 0 && !free[d.line] {
+						continue
 					}
 					seen[key] = true
+					if equal, filled := d.line.like(w.rows[key]); equal*2 >= filled && equal > d.equal {
+						matches = append(matches, match{d.line, key, equal})
+					}
 				}
 			}
 		}
@@ -326,12 +333,12 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 		}
 		slices.SortStableFunc(matches, func(a, b match) int { return cmp.Compare(b.equal, a.equal) })
 		for _, m := range matches {
-			if len(byKey[m.key]) > 0 || claims[m.line] != "" {
+			if claimed[m.key] || claims[m.line] != "" {
 				continue
 			}
 			byKey[m.line.key] = slices.DeleteFunc(byKey[m.line.key], func(l *line) bool { return l == m.line })
-			byKey[m.key] = []*line{m.line}
-			claims[m.line] = m.key
+			byKey[m.key] = append(byKey[m.key], m.line)
+			claims[m.line], claimed[m.key] = m.key, true
 		}
 	}
 }
