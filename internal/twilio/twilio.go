@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -76,6 +77,9 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// Timeout is how long one call may take.
+func (c *Client) Timeout() time.Duration { return c.o.Timeout }
+
 // Close closes the connections that are idle.
 func (c *Client) Close() { c.pool.CloseIdleConnections() }
 
@@ -85,6 +89,7 @@ type Call struct {
 	client *Client
 	ctx    context.Context
 	gate   func(context.Context) error
+	shut   atomic.Pointer[error] // what the gate said
 	left   atomic.Bool
 	status atomic.Int32
 }
@@ -138,12 +143,15 @@ func (k *Call) RoundTrip(req *http.Request) (*http.Response, error) {
 	req.GetBody = nil
 	if k.client.base != nil {
 		req.URL.Scheme, req.URL.Host, req.Host = k.client.base.Scheme, k.client.base.Host, ""
-		req.URL.Path = k.client.base.JoinPath(req.URL.Path).Path
+		req.URL.Path = strings.TrimSuffix(k.client.base.Path, "/") + req.URL.Path
 	}
 	resp, err := k.client.pool.RoundTrip(req)
 	if err != nil {
 		stop()
 		cancel()
+		if shut := k.shut.Load(); shut != nil {
+			return nil, *shut
+		}
 		return nil, err
 	}
 	k.status.Store(int32(resp.StatusCode))
@@ -182,6 +190,7 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 	if pass := c.next.Swap(nil); pass != nil {
 		if pass.call.gate != nil {
 			if err := pass.call.gate(pass.ctx); err != nil {
+				pass.call.shut.Store(&err)
 				return 0, err
 			}
 		}

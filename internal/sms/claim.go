@@ -1,0 +1,271 @@
+package sms
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"regexp"
+	"time"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/delivery"
+	"leadpipe/internal/outcome"
+	"leadpipe/internal/state"
+)
+
+const (
+	// mostResults is how many results one commit takes.
+	mostResults = 200
+	// linger is how long the first result waits for others to share its commit.
+	linger = 5 * time.Millisecond
+	// refusedPause is when a text is due again that was refused for a fault of ours.
+	refusedPause = time.Second
+	firstPause   = time.Second
+	lastPause    = 5 * time.Minute
+)
+
+var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
+
+// claim commits the claims of some texts and tells each job what is to be done.
+func (s *Sender) claim(ctx context.Context, jobs []*job, errs []error) {
+	began, now := time.Now(), s.now()
+	token := rand.Text()
+	seeds := make([]state.Seed, len(jobs))
+	for i, j := range jobs {
+		seeds[i] = state.Seed{Key: j.key, Revision: j.msg.Sequence, Data: j.msg.Data}
+		j.latest = began.Add(s.o.Lease - 2*s.o.Twilio.Timeout())
+	}
+	results := s.o.Store.Fold(ctx, len(jobs), func(tx *state.Tx, i int) error {
+		return s.decide(tx, jobs[i], token, now)
+	}, nil, seeds...)
+	for i, j := range jobs {
+		if results[i] != nil { // perhaps claimed, perhaps not: the lease will tell
+			j.plan, errs[j.index] = done, results[i]
+		}
+		if j.plan == done && results[i] == nil && j.sms.Status != "" {
+			s.log(ctx, j, string(j.sms.Status), nil)
+		}
+	}
+}
+
+// decide claims a text, or ends it. It runs again after a conflict, so that it sets
+// everything of the job anew.
+func (s *Sender) decide(tx *state.Tx, j *job, token string, now time.Time) error {
+	j.plan, j.sms, j.search, j.instead = done, contracts.SMS{}, time.Time{}, ""
+	if !e164.MatchString(j.was.To) {
+		return outcome.Permanentf(outcome.Malformed, "the recipient of a text is not a number in E.164")
+	}
+	contactKey, optoutKey := contracts.KeyContact(j.digits()), contracts.KeyOptOut(j.digits())
+	if err := tx.Need(j.key, contactKey, optoutKey); err != nil {
+		return err
+	}
+	r, ok, err := state.Get[contracts.SMS](tx, j.key)
+	if err != nil {
+		return err
+	}
+	if !ok || !same(r, j.was) {
+		return nil // it has moved on, and that has a message of its own
+	}
+	contact, known, err := state.Get[contracts.Contact](tx, contactKey)
+	if err != nil {
+		return err
+	}
+	_, optedOut, err := state.Get[contracts.OptOut](tx, optoutKey)
+	if err != nil {
+		return err
+	}
+	optedOut = (optedOut || !contact.OptedOutAt.IsZero()) && r.Kind != contracts.SMSOptOutConfirmation
+	switch {
+	case optedOut:
+		j.instead = suppressed
+	case !r.ExpiresAt.IsZero() && !now.Before(r.ExpiresAt):
+		j.instead = expired
+	}
+	switch {
+	case r.Status == contracts.SMSSending: // its sender died, or got no clear answer
+		j.search = r.ClaimedAt
+	case j.instead != "":
+		j.sms = end(r, j.instead, "")
+		return tx.Put(j.key, j.sms)
+	case r.ClaimedAt.IsZero() && now.Sub(r.QueuedAt) > s.o.Old:
+		j.search = r.QueuedAt
+	}
+
+	r.Status, r.Claim, r.LeaseUntil, r.NotBefore, r.Error = contracts.SMSSending, token, now.Add(s.o.Lease), time.Time{}, ""
+	r.Attempts++
+	if r.ClaimedAt.IsZero() {
+		r.ClaimedAt = now
+	}
+	if !known {
+		contact = contracts.Contact{Phone: r.To, Leads: []string{}, Customers: []string{}}
+	}
+	// Written by every opt-out too: of a claim and an opt-out one comes first.
+	contact.LastSMSAt = now
+	if err := tx.Put(j.key, r); err != nil {
+		return err
+	}
+	if err := tx.Put(contactKey, contact); err != nil {
+		return err
+	}
+	j.plan, j.sms, j.contact = call, r, contact
+	return nil
+}
+
+// same says whether a record still is where the message has it.
+func same(a, b contracts.SMS) bool {
+	return a.Status == b.Status && a.Claim == b.Claim && a.Attempts == b.Attempts && a.NotBefore.Equal(b.NotBefore)
+}
+
+// end gives a record its last status.
+func end(r contracts.SMS, v verdict, reason string) contracts.SMS {
+	r = release(r)
+	r.Status, r.Error = contracts.SMSStatus(v), reason
+	return r
+}
+
+func release(r contracts.SMS) contracts.SMS {
+	r.Claim, r.LeaseUntil, r.NotBefore = "", time.Time{}, time.Time{}
+	return r
+}
+
+// record commits results as they come, several at a time.
+func (s *Sender) record(ctx context.Context, results <-chan *job, errs []error) {
+	for j := range results {
+		jobs := []*job{j}
+		t := time.NewTimer(linger)
+	gather:
+		for len(jobs) < mostResults {
+			select {
+			case j, ok := <-results:
+				if !ok {
+					break gather
+				}
+				jobs = append(jobs, j)
+			case <-t.C:
+				break gather
+			}
+		}
+		t.Stop()
+		now := s.now()
+		failed := s.o.Store.Fold(ctx, len(jobs), func(tx *state.Tx, i int) error {
+			return s.settle(tx, jobs[i], now)
+		}, nil)
+		for i, j := range jobs {
+			a := j.answer
+			errs[j.index] = failed[i]
+			if failed[i] == nil && a.err != nil && outcome.Of(a.err).Kind == outcome.KindBlocked {
+				errs[j.index] = a.err
+			}
+			s.ended.WithLabelValues(string(a.verdict)).Inc()
+			s.log(ctx, j, string(a.verdict), a.err)
+		}
+	}
+}
+
+// settle records what a claim came to.
+func (s *Sender) settle(tx *state.Tx, j *job, now time.Time) error {
+	a := j.answer
+	switch a.verdict {
+	case sent: // a fact, whoever holds the claim now
+		if a.news.At.IsZero() {
+			a.news.At = now
+		}
+		return delivery.Record(tx, j.key, a.news)
+	case unknown: // the record stays as it is until its lease is over
+		return nil
+	}
+	r, ok, err := state.Get[contracts.SMS](tx, j.key)
+	if err != nil {
+		return err
+	}
+	if !ok || r.Status != contracts.SMSSending || r.Claim != j.sms.Claim {
+		return nil // webhooks have told more already
+	}
+	reason := ""
+	if a.code != 0 {
+		reason = fmt.Sprint(a.code)
+	}
+	switch a.verdict {
+	case later:
+		r = release(r)
+		r.Status, r.Error, r.NotBefore = contracts.SMSQueued, string(outcome.Of(a.err).Reason), now.Add(pause(r.Attempts))
+	case held, refused:
+		r = uncalled(release(r))
+		r.Status, r.Error, r.NotBefore = contracts.SMSQueued, string(a.verdict), now.Add(refusedPause)
+		var hold *holdError
+		if errors.As(a.err, &hold) {
+			r.NotBefore = now.Add(hold.again)
+		}
+	case suppressed, expired:
+		r = uncalled(end(r, a.verdict, ""))
+	case unsubscribed:
+		r = end(r, suppressed, reason)
+		if err := s.unsubscribed(tx, j, now); err != nil {
+			return err
+		}
+	case never:
+		r = end(r, never, reason)
+		if err := tx.Put(contracts.KeyIncident(incidentID(j)), incident(j, now, a.err)); err != nil {
+			return err
+		}
+	}
+	return tx.Put(j.key, r)
+}
+
+// unsubscribed enters that Twilio knows of an opt-out that we do not; to the
+// confirmation of one it says that the number has been told.
+func (s *Sender) unsubscribed(tx *state.Tx, j *job, now time.Time) error {
+	if j.sms.Kind == contracts.SMSOptOutConfirmation {
+		return delivery.Confirm(tx, j.digits(), now)
+	}
+	return delivery.OptOut(tx, contracts.OptOut{Phone: j.sms.To, OptedOutAt: now, Source: contracts.OptOutByProvider})
+}
+
+// uncalled takes back the attempt that a claim had counted.
+func uncalled(r contracts.SMS) contracts.SMS {
+	if r.Attempts--; r.Attempts == 0 {
+		r.ClaimedAt = time.Time{}
+	}
+	return r
+}
+
+func incidentID(j *job) string { return fmt.Sprintf("%s-%d", contracts.SMSSender, j.msg.Sequence) }
+
+// incident says that a text can't be sent, and how to have it tried again.
+func incident(j *job, now time.Time, err error) contracts.Incident {
+	return contracts.Incident{
+		ID: incidentID(j), At: now, Severity: contracts.SeverityWarning, Consumer: contracts.SMSSender,
+		Stream: contracts.StreamCRM, Sequence: j.msg.Sequence, Subject: j.msg.Subject,
+		Reason: fmt.Sprintf("a text can't be sent: %v", err),
+		Action: fmt.Sprintf(`nats kv get %[1]s %[2]s --raw | sed 's/"status":"failed"/"status":"queued"/' | nats kv put %[1]s %[2]s`,
+			contracts.Bucket, j.key),
+	}
+}
+
+// pause is how long a text waits after its nth call came to nothing: the ceiling
+// doubles, and the pause is drawn between half of it and it.
+func pause(n int) time.Duration {
+	ceiling := min(lastPause, firstPause<<min(max(n-1, 0), 10))
+	return ceiling/2 + mathrand.N(ceiling/2)
+}
+
+// now is the time as records hold it.
+func (s *Sender) now() time.Time { return s.o.Now().UTC().Truncate(time.Millisecond) }
+
+// log tells what a text came to, without its number and without what it says.
+func (s *Sender) log(ctx context.Context, j *job, result string, err error) {
+	level := slog.LevelInfo
+	n, encoding := Segments(j.sms.Body)
+	attrs := []slog.Attr{
+		slog.String("sms", contracts.PublicSubject(j.msg.Subject)), slog.String("result", result),
+		slog.Int("attempts", j.sms.Attempts), slog.Int("segments", n), slog.String("encoding", encoding),
+	}
+	if err != nil {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.String("reason", err.Error()))
+	}
+	s.o.Log.LogAttrs(ctx, level, "text", attrs...)
+}

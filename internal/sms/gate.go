@@ -1,0 +1,73 @@
+package sms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/delivery"
+)
+
+// MaxGap is how old a look may be when the text's first byte leaves. The edge answers a
+// STOP no sooner than 250 ms after it was stored: a look that began before the STOP was
+// stored, and missed it, has by then led to a call or come to nothing. No clocks are
+// compared, only durations.
+const MaxGap = 200 * time.Millisecond
+
+// A holdError is a gate that did not open: nothing has left.
+type holdError struct {
+	why   string
+	again time.Duration // when to try again
+	err   error
+}
+
+func (h *holdError) Error() string {
+	if h.err != nil {
+		return h.why + ": " + h.err.Error()
+	}
+	return h.why
+}
+
+func (h *holdError) Unwrap() error { return h.err }
+
+// A Look finds the newest message on a subject of WEBHOOKS, by asking its leader;
+// false where there is none. state.Store.Last is one.
+type Look func(ctx context.Context, subject string) (contracts.Message, bool, error)
+
+// gate is the last word before a text's first byte. It refuses one whose claim has
+// become too old, and one whose number has said STOP.
+func (s *Sender) gate(j *job) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for {
+			began := time.Now()
+			if began.After(j.latest) {
+				return &holdError{why: "the claim is too old", again: 0}
+			}
+			if j.sms.Kind == contracts.SMSOptOutConfirmation {
+				return nil // the one text that follows a STOP
+			}
+			m, found, err := s.o.Look(ctx, contracts.SubjectOptOut(j.digits()))
+			if err != nil {
+				return &holdError{why: "looking for an opt-out", again: s.o.Hold, err: lookError(err)}
+			}
+			// The contact as it was at the claim shows no opt-out, so that this one has
+			// not been processed, or an operator has allowed texts again after it.
+			if found && delivery.Counts(j.contact, m.OccurredAt()) {
+				return &holdError{why: "an opt-out waits to be processed", again: s.o.Hold}
+			}
+			if time.Since(began) <= s.o.gap {
+				return nil
+			}
+		}
+	}
+}
+
+// lookError keeps the subject, which ends with a number, out of what is logged.
+func lookError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return fmt.Errorf("no answer in time")
+	}
+	return err
+}

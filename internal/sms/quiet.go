@@ -1,0 +1,131 @@
+package sms
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	_ "time/tzdata" // a bare container has no zones
+)
+
+// QuietHours are the times at which no marketing text is sent. The zero value is never
+// quiet. Law and carriers disagree on them in France, so that the operator decides.
+type QuietHours struct {
+	from, until time.Duration // of the day; from > until spans midnight
+	zone        *time.Location
+	sundays     bool
+	holidays    bool
+}
+
+// ParseQuietHours reads "22:00-08:00 Europe/Paris", with ",sundays" and ",holidays"
+// (the French ones) behind it if these are quiet all day. "" is never quiet.
+func ParseQuietHours(s string) (QuietHours, error) {
+	var q QuietHours
+	if s == "" {
+		return q, nil
+	}
+	parts := strings.Split(s, ",")
+	window, zone, _ := strings.Cut(strings.TrimSpace(parts[0]), " ")
+	from, until, _ := strings.Cut(window, "-")
+	var err error
+	if q.from, err = timeOfDay(from); err != nil {
+		return QuietHours{}, err
+	}
+	if q.until, err = timeOfDay(until); err != nil {
+		return QuietHours{}, err
+	}
+	if q.from == q.until {
+		return QuietHours{}, fmt.Errorf("quiet hours %q begin when they end", window)
+	}
+	if zone = strings.TrimSpace(zone); zone == "" {
+		return QuietHours{}, fmt.Errorf("quiet hours name no time zone such as Europe/Paris")
+	}
+	if q.zone, err = time.LoadLocation(zone); err != nil {
+		return QuietHours{}, fmt.Errorf("quiet hours: %q is no time zone", zone)
+	}
+	for _, p := range parts[1:] {
+		switch strings.TrimSpace(p) {
+		case "sundays":
+			q.sundays = true
+		case "holidays":
+			q.holidays = true
+		default:
+			return QuietHours{}, fmt.Errorf("quiet hours: %q is neither sundays nor holidays", strings.TrimSpace(p))
+		}
+	}
+	return q, nil
+}
+
+func timeOfDay(s string) (time.Duration, error) {
+	t, err := time.Parse("15:04", s)
+	if err != nil {
+		return 0, fmt.Errorf("quiet hours: %q is no time of day such as 22:00", s)
+	}
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, nil
+}
+
+// Until is when texts may be sent again, from t on: t itself where it is not quiet.
+func (q QuietHours) Until(t time.Time) time.Time {
+	if q.zone == nil {
+		return t
+	}
+	// A quiet night, a Sunday and a holiday may follow each other; each step ends one.
+	for range 16 {
+		end := q.end(t.In(q.zone))
+		if end.IsZero() {
+			break
+		}
+		t = end
+	}
+	return t
+}
+
+// end is when the quiet that t lies in ends, zero if it lies in none.
+func (q QuietHours) end(t time.Time) time.Time {
+	y, m, d := t.Date()
+	at := func(days int, of time.Duration) time.Time {
+		return time.Date(y, m, d+days, int(of/time.Hour), int(of%time.Hour/time.Minute), 0, 0, q.zone)
+	}
+	if q.sundays && t.Weekday() == time.Sunday || q.holidays && holiday(y, m, d) {
+		return at(1, 0)
+	}
+	from, until := at(0, q.from), at(0, q.until)
+	switch {
+	case q.from < q.until && !t.Before(from) && t.Before(until):
+		return until
+	case q.from > q.until && t.Before(until):
+		return until
+	case q.from > q.until && !t.Before(from):
+		return at(1, q.until)
+	}
+	return time.Time{}
+}
+
+// holiday says whether a day is one of the eleven of France.
+// https://www.service-public.fr/particuliers/vosdroits/F2405
+func holiday(y int, m time.Month, d int) bool {
+	switch fmt.Sprintf("%d-%d", m, d) {
+	case "1-1", "5-1", "5-8", "7-14", "8-15", "11-1", "11-11", "12-25":
+		return true
+	}
+	day := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+	for _, after := range []int{1, 39, 50} { // Easter Monday, Ascension, Whit Monday
+		if easter(y).AddDate(0, 0, after).Equal(day) {
+			return true
+		}
+	}
+	return false
+}
+
+// easter is Easter Sunday of the Gregorian calendar, by Gauss's rule as corrected by
+// Lichtenberg.
+func easter(y int) time.Time {
+	k := y / 100
+	m := 15 + (3*k+3)/4 - (8*k+13)/25
+	a := y % 19
+	d := (19*a + m) % 30
+	r := (d + a/11) / 29
+	og := 21 + d - r
+	sz := 7 - (y+y/4+2-(3*k+3)/4)%7
+	oe := 7 - (og-sz)%7
+	return time.Date(y, time.March, og+oe, 0, 0, 0, 0, time.UTC)
+}
