@@ -10,10 +10,13 @@
 //   - A write touches either a row's key or its other cells, never both. Cells that
 //     landed in a wrong row are seen by that row's key. A key that landed in a wrong
 //     row is seen by the cells beside it, which tell whose row it is.
-//   - While a key is in the wrong row, nothing but keys is written.
-//   - A new row takes two steps: its key below everything, and when a second look
-//     finds it in an otherwise blank row, its cells. Nothing is ever appended: a
-//     repeated append makes a second row.
+//   - A key is written together with a mark in the row's last column, which goes when
+//     the cells are written. So a row whose key and cells disagree is no riddle: with
+//     the mark the cells are right, without it the key is.
+//   - While a key is in the wrong row, nothing but keys is written, and new rows come
+//     when all old ones are right. A new row takes two steps: its key below everything,
+//     and when a second look finds it in an otherwise blank row, its cells. Nothing is
+//     ever appended: a repeated append makes a second row.
 //
 // So the key stays together with what people wrote into the same row: those columns
 // are never written, and nearly never read.

@@ -16,8 +16,9 @@ import (
 )
 
 // Whatever people do to the sheet, whenever they do it, and whatever becomes of calls
-// and of writers: after the last audit every key has one row, right in every cell,
-// and every note that a person wrote into a row stands in the row of the same key.
+// and of writers: after the last audit every key has one row, right in every cell.
+// And every note that a person wrote into a row stands in the row of the same key,
+// unless a row met two accidents with no audit in between (calm is false).
 func TestSheetEndsEqualToTheBucket(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -58,13 +59,27 @@ func (s *scene) run() {
 	}
 	s.put(s.tb, leads(0, rapid.IntRange(0, 6).Draw(s.T, "leads at first")))
 	s.work(context.Background(), 0)
+	calm := rapid.Bool().Draw(s.T, "calm")
+	mend := func() {
+		if !calm {
+			return
+		}
+		s.clock = s.clock.Add(2 * time.Minute)
+		if _, err := s.writers[rapid.IntRange(0, 1).Draw(s.T, "mends")].Audit(context.Background()); err != nil {
+			s.Fatalf("audit: %v", err)
+		}
+	}
 	s.Repeat(map[string]func(*rapid.T){
 		"":       func(*rapid.T) {},
 		"change": func(*rapid.T) { s.change() },
 		"person": func(*rapid.T) { s.person() },
-		"work":   func(*rapid.T) { s.disturbed(s.work) },
+		"work": func(*rapid.T) {
+			s.disturbed(s.work)
+			mend()
+		},
 		"audit": func(*rapid.T) {
 			s.disturbed(func(ctx context.Context, i int) { _, _ = s.writers[i].Audit(ctx) })
+			mend()
 		},
 	})
 	s.clock = s.clock.Add(time.Hour)
@@ -74,7 +89,9 @@ func (s *scene) run() {
 	if d := s.check(s.tb); d != "" {
 		s.Fatalf("bucket (-) and sheet (+) differ:\n%s", d)
 	}
-	s.checkNotes()
+	if calm {
+		s.checkNotes()
+	}
 }
 
 // work hands a writer what has changed and what is not done yet.

@@ -559,7 +559,7 @@ func (w *Writer) writePart(ctx context.Context, edits []edit, isolate bool) (wri
 			}
 		}
 		return written, refused, nil
-	case edits[0].id.key == "" || len(edits[0].values) == 1:
+	case edits[0].id.key == "" || len(edits[0].values) < len(tabs[edits[0].id.tab].columns)-1:
 		return 0, 0, asBlocked(err) // a heading, or a key alone: not the row's fault
 	default:
 		e := edits[0]
@@ -598,7 +598,7 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 				row = next
 				next++
 				added[t] = append(added[t], key)
-				edits = append(edits, edit{id: rowID{t, key}, row: row, at: v.layout.at[:1], values: cells[:1]})
+				edits = append(edits, keyEdit(rowID{t, key}, v.layout, row, cells[0]))
 			}
 			e := edit{id: rowID{t, key}, row: row, at: v.layout.at[1:], values: cells[1:]}
 			filled = append(filled, e)
@@ -632,7 +632,7 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 			return surprise(err)
 		}
 		for _, e := range fresh {
-			if seen[e.id.tab].at[e.id.key] != e.row || strings.Join(seen[e.id.tab].cells[e.row], "") != "" {
+			if seen[e.id.tab].at[e.id.key] != e.row || strings.Join(seen[e.id.tab].cells[e.row], "") != mark {
 				return surprise(nil) // the key came to stand in somebody else's row
 			}
 		}

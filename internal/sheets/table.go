@@ -32,8 +32,12 @@ type layout struct {
 	at   []int // the place of each of the tab's columns, from 0
 }
 
-// An edit writes some cells of one row: either its key, or other cells of it, never
-// both. See the package comment for why.
+// mark stands in a row's last column from when its key was written until its cells
+// are: a key beside it may have landed in somebody else's row.
+const mark = "…"
+
+// An edit writes some cells of one row: its key, with the mark, or its other cells,
+// never both. See the package comment for why.
 type edit struct {
 	id     rowID // the row that it is for; no key: the header
 	row    int   // from 0
@@ -121,7 +125,8 @@ type line struct {
 	row    int
 	key    string
 	cells  []string // ours without the key
-	blank  bool     // all cells are
+	blank  bool     // all cells are, or have the mark
+	marked bool     // the key is new here, perhaps by accident
 	extras bool     // a person has written something into the row's other columns
 }
 
@@ -139,7 +144,9 @@ func lines(lay layout, grid [][]string) []*line {
 			case i == 0:
 				l.key = v
 			case i > 0:
-				l.cells[i-1], l.blank = v, false
+				l.cells[i-1] = v
+				l.marked = l.marked || i == len(lay.at)-1 && v == mark
+				l.blank = l.blank && l.marked
 			default:
 				l.extras = true
 			}
@@ -190,13 +197,10 @@ func plan(t int, lay layout, grid [][]string, w *want, refused func(rowID, []any
 			byKey[l.key] = append(byKey[l.key], l)
 		}
 	}
-	keyEdit := func(l int, key string, value any) edit {
-		return edit{id: rowID{t, key}, row: l, at: lay.at[:1], values: []any{value}}
-	}
 	if claims := claim(w, all, byKey); len(claims) > 0 {
 		var edits []edit
 		for l, key := range claims {
-			edits = append(edits, keyEdit(l.row, key, key))
+			edits = append(edits, keyEdit(rowID{t, key}, lay, l.row, w.rows[key][0]))
 		}
 		slices.SortFunc(edits, func(a, b edit) int { return cmp.Compare(a.row, b.row) })
 		return edits
@@ -204,7 +208,7 @@ func plan(t int, lay layout, grid [][]string, w *want, refused func(rowID, []any
 
 	var cells, keys []edit
 	empty := func(l *line) {
-		if !l.blank {
+		if !l.blank || l.marked {
 			blank := make([]any, len(lay.at)-1)
 			for i := range blank {
 				blank[i] = ""
@@ -212,14 +216,14 @@ func plan(t int, lay layout, grid [][]string, w *want, refused func(rowID, []any
 			cells = append(cells, edit{id: rowID{t, l.key}, row: l.row, at: lay.at[1:], values: blank})
 			return
 		}
-		keys = append(keys, keyEdit(l.row, l.key, ""))
+		keys = append(keys, edit{id: rowID{t, l.key}, row: l.row, at: lay.at[:1], values: []any{""}})
 	}
 	next := used(grid, lay)
 	for _, key := range w.order {
 		should := w.rows[key]
 		rows := byKey[key]
 		if len(rows) == 0 {
-			keys = append(keys, keyEdit(next, key, should[0]))
+			keys = append(keys, keyEdit(rowID{t, key}, lay, next, should[0]))
 			next++
 			continue
 		}
@@ -253,6 +257,12 @@ func plan(t int, lay layout, grid [][]string, w *want, refused func(rowID, []any
 	return keys
 }
 
+// keyEdit writes a key where it was not before.
+func keyEdit(id rowID, lay layout, row int, key any) edit {
+	last := len(lay.at) - 1
+	return edit{id: id, row: row, at: []int{lay.at[0], lay.at[last]}, values: []any{key, mark}}
+}
+
 // used is the first row below everything that is written, by anybody.
 func used(grid [][]string, lay layout) int {
 	for r := len(grid); r > lay.head+1; r-- {
@@ -266,10 +276,10 @@ func used(grid [][]string, lay layout) int {
 // tooCommon is from how many rows on a value says nothing about whose row it is in.
 const tooCommon = 50
 
-// claim finds the rows of keys that are in no row any more, by what stands in the
-// other cells: at least half of what should, and more than speaks for the key that
-// is there now. A key that stands alone in an otherwise blank row is looked for too,
-// but only in rows that no other key has a right to. byKey is changed accordingly.
+// claim finds the rows of keys that are in no row any more, or alone in an otherwise
+// blank one, by what stands in the other cells: at least half of what should. It looks
+// only at rows whose own key has no right to them: one that is missing, or never was
+// ours, or is in other rows too, or is marked. byKey is changed accordingly.
 func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 	type match struct {
 		line  *line
@@ -284,14 +294,9 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 	claims, claimed := map[*line]string{}, map[string]bool{}
 	for {
 		var doubtful []match
-		free := map[*line]bool{} // of those, the ones whose key means nothing
 		for _, l := range all {
-			if l.blank || claims[l] != "" {
-				continue
-			}
-			own, filled := l.like(w.rows[l.key])
-			free[l] = w.rows[l.key] == nil || len(byKey[l.key]) > 1
-			if free[l] || own*2 < filled {
+			if !l.blank && claims[l] == "" && (w.rows[l.key] == nil || len(byKey[l.key]) > 1 || l.marked) {
+				own, _ := l.like(w.rows[l.key])
 				doubtful = append(doubtful, match{line: l, equal: own})
 			}
 		}
@@ -318,13 +323,10 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 					continue
 				}
 				for _, key := range keys {
-					if seen[key] || len(byKey[key]) > 0 && !free[d.line] {
-						continue
-					}
-					seen[key] = true
-					if equal, filled := d.line.like(w.rows[key]); equal*2 >= filled && equal > d.equal {
+					if equal, filled := d.line.like(w.rows[key]); !seen[key] && equal*2 >= filled && equal > d.equal {
 						matches = append(matches, match{d.line, key, equal})
 					}
+					seen[key] = true
 				}
 			}
 		}
