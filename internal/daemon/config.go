@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -90,6 +91,40 @@ func variables(cfg reflect.Value) []variable {
 		out = append(out, variable{f.Tag.Get("envconfig"), f.Tag.Get("default"), f.Tag.Get("desc"), cfg.Field(i)})
 	}
 	return out
+}
+
+// Defaults is a configuration in which every variable has its default, whatever the
+// environment says.
+func Defaults[C any]() (C, error) {
+	var cfg C
+	for _, v := range variables(reflect.ValueOf(&cfg).Elem()) {
+		if v.def == "" {
+			continue
+		}
+		var err error
+		switch v.value.Interface().(type) {
+		case string:
+			v.value.SetString(v.def)
+		case time.Duration:
+			var d time.Duration
+			d, err = time.ParseDuration(v.def)
+			v.value.SetInt(int64(d))
+		case int:
+			var n int
+			n, err = strconv.Atoi(v.def)
+			v.value.SetInt(int64(n))
+		case bool:
+			var b bool
+			b, err = strconv.ParseBool(v.def)
+			v.value.SetBool(b)
+		default:
+			err = fmt.Errorf("a %s has no default", v.value.Type())
+		}
+		if err != nil {
+			return cfg, fmt.Errorf("%s: default %q: %w", v.name, v.def, err)
+		}
+	}
+	return cfg, nil
 }
 
 // Load reads a configuration from the environment. A variable that is set and empty

@@ -34,7 +34,6 @@ func Main[C any](about string, args []string, run func(ctx context.Context, cfg 
 		return fail(os.Stderr, err)
 	}
 	log := NewLogger(os.Stderr)
-	log.Info("configuration", Effective(cfg)...)
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"leadpipe/internal/daemon"
@@ -59,6 +60,9 @@ func (c Config) Validate() error {
 			errs = append(errs, daemon.URL(name, u))
 		}
 	}
+	if c.TwilioAccount != "" && !plain(c.TwilioAccount) || !plain(c.TwilioTokens.First()) {
+		errs = append(errs, errors.New("TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN: letters and digits only"))
+	}
 	if c.SuspendAfter < 1 {
 		errs = append(errs, errors.New("DUNNING_SUSPEND_AFTER: must be 1 or more"))
 	}
@@ -73,7 +77,12 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// reasons a durable is not started: what its provider lacks.
+// plain says whether Twilio's client takes a credential.
+func plain(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') })
+}
+
+// missing gives, for each durable that can't be started, what its provider lacks.
 func (c Config) missing() map[string]string {
 	m := map[string]string{}
 	if c.FacebookToken == "" {

@@ -18,6 +18,7 @@ import (
 	"leadpipe/contracts"
 	"leadpipe/internal/bus"
 	"leadpipe/internal/bus/inproc"
+	"leadpipe/internal/daemon"
 	"leadpipe/internal/edge"
 	"leadpipe/internal/webhook/facebook"
 	"leadpipe/internal/webhook/stripe"
@@ -35,6 +36,7 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	if len(args) > 0 {
 		return fmt.Errorf("edge takes no arguments: %q", args[0])
 	}
+	log.Info("configuration", daemon.Effective(cfg)...)
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 

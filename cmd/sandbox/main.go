@@ -1,0 +1,67 @@
+// The sandbox runs the whole pipeline on this machine, with stand-ins for Stripe, Meta,
+// Twilio and Google: `sandbox demo` sends the example webhooks and shows what each one
+// caused, `sandbox run` stays, with a page to drive it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"leadpipe/internal/daemon"
+	"leadpipe/internal/sandbox"
+)
+
+// config is the sandbox's environment.
+type config struct {
+	EdgeAddr string `envconfig:"EDGE_ADDR" default:"127.0.0.1:3000" desc:"where the edge listens, of sandbox run"`
+	PageAddr string `envconfig:"SANDBOX_ADDR" default:"127.0.0.1:3001" desc:"where the page is, of sandbox run"`
+	Conf     string `envconfig:"NATS_CONF" default:"nats.conf" desc:"configuration of the NATS server"`
+	Without  string `envconfig:"SANDBOX_WITHOUT" desc:"consumers that are left out, comma-separated, e.g. sms: demo then fails"`
+	Verbose  bool   `envconfig:"SANDBOX_VERBOSE" default:"false" desc:"show the programs' log"`
+}
+
+func main() {
+	os.Exit(daemon.Main("sandbox demo|run: the whole pipeline on one machine, with stand-ins for the world", os.Args[1:], run))
+}
+
+func run(ctx context.Context, cfg config, args []string, log *slog.Logger) (err error) {
+	if len(args) != 1 || args[0] != "demo" && args[0] != "run" {
+		return errors.New("say what to do: sandbox demo, or sandbox run")
+	}
+	start := time.Now()
+	dir, err := os.MkdirTemp("", "sandbox")
+	if err != nil {
+		return fmt.Errorf("making a directory for the sandbox: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if !cfg.Verbose {
+		log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+	}
+	o := sandbox.Options{Dir: dir, NATSConf: cfg.Conf, NATSPort: -1, EdgeAddr: "127.0.0.1:0", Log: log}
+	if cfg.Without != "" {
+		o.Without = strings.Split(cfg.Without, ",")
+	}
+	if args[0] == "run" {
+		o.NATSPort, o.EdgeAddr = 0, cfg.EdgeAddr
+	}
+	s, err := sandbox.Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if args[0] == "run" {
+		fmt.Printf("The pipeline runs. Drive it at http://%s, look into it with\n  nats --server %s kv ls crm\nStop it with Ctrl-C.\n", cfg.PageAddr, s.NATS.UserURL("operator"))
+		return s.Page(ctx, cfg.PageAddr)
+	}
+	if err := s.Demo(ctx, os.Stdout); err != nil {
+		return err
+	}
+	fmt.Printf("\nEvery webhook had its effect, %.1f s after the start.\n", time.Since(start).Seconds())
+	return nil
+}

@@ -1,0 +1,196 @@
+package consumersd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/bus"
+	"leadpipe/internal/daemon"
+	"leadpipe/internal/state"
+	"leadpipe/streams"
+)
+
+// defaultURL is where cmd/edge runs its server.
+const defaultURL = "nats://127.0.0.1:4222"
+
+// Run is the consumers program from configuration to drained: all durables, or those
+// named. It returns nil after ctx has ended and work in hand is done.
+func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) error {
+	log.Info("configuration", daemon.Effective(cfg)...)
+	chosen, err := choose(cfg, names, log)
+	if err != nil {
+		return err
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+
+	url := cfg.URL
+	if url == "" {
+		url = defaultURL
+	}
+	js, err := bus.Connect(url, cfg.Creds, "consumers", log, func(err error) { fail(err) }, cfg.Auth("consumers", cfg.ConsumersPassword, url)...)
+	if err != nil {
+		return err
+	}
+	defer js.Conn().Close()
+
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	listener, err := net.Listen("tcp", cfg.Metrics)
+	if err != nil {
+		return fmt.Errorf("METRICS_ADDR: %w", err)
+	}
+	server := &http.Server{Handler: health(js, reg), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	go func() { _ = server.Serve(listener) }() // ends with Close below
+	defer func() { _ = server.Close() }()
+
+	if err := apply(ctx, js, cfg, log); err != nil {
+		return ended(ctx, err)
+	}
+	p := &parts{cfg: cfg, js: js, log: log, reg: reg, metrics: bus.NewMetrics(reg)}
+	defer p.close()
+	g, work := errgroup.WithContext(ctx)
+	for _, r := range chosen {
+		if err := p.start(work, g, r); err != nil {
+			return ended(ctx, err)
+		}
+	}
+	log.Info("consumers run", "durables", names2(chosen), "metrics", listener.Addr().String())
+	err = g.Wait()
+	// What was acked last has to reach the server before the connection closes.
+	if ferr := js.Conn().FlushTimeout(2 * time.Second); ferr != nil && err == nil && ctx.Err() == nil {
+		err = ferr
+	}
+	return ended(ctx, err)
+}
+
+// ended tells a stop from a failure.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func names2(rows []row) string {
+	var out []string
+	for _, r := range rows {
+		out = append(out, r.durable)
+	}
+	return strings.Join(out, " ")
+}
+
+// choose picks the rows to run. One that is named and not configured is an error; one
+// that is merely not configured is left out, and the log says why.
+func choose(cfg Config, names []string, log *slog.Logger) ([]row, error) {
+	known := table()
+	for _, n := range names {
+		if !slices.ContainsFunc(known, func(r row) bool { return r.durable == n }) {
+			var all []string
+			for _, r := range known {
+				all = append(all, r.durable)
+			}
+			return nil, fmt.Errorf("no consumer is called %q; there are %s", n, strings.Join(all, ", "))
+		}
+	}
+	missing := cfg.missing()
+	var chosen []row
+	for _, r := range known {
+		named := slices.Contains(names, r.durable)
+		if len(names) > 0 && !named {
+			continue
+		}
+		if why, ok := missing[r.durable]; ok {
+			log.Warn("consumer not started", "durable", r.durable, "reason", why)
+			continue
+		}
+		chosen = append(chosen, r)
+	}
+	if len(chosen) == 0 {
+		return nil, errors.New("nothing to run: no provider of the chosen consumers is configured, -h lists the variables")
+	}
+	return chosen, nil
+}
+
+// Without names every durable but those given, for Run.
+func Without(left ...string) []string {
+	var names []string
+	for _, r := range table() {
+		if !slices.Contains(left, r.durable) {
+			names = append(names, r.durable)
+		}
+	}
+	return names
+}
+
+// apply creates what is missing on the server, and waits for one that is not there yet.
+func apply(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) error {
+	var without []string
+	if _, off := cfg.missing()[contracts.Blacklist]; off {
+		without = append(without, contracts.Blacklist)
+	}
+	for waited := false; ; waited = true {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		drifts, err := streams.Apply(try, js, cfg.Replicas, without...)
+		cancel()
+		if err == nil {
+			for _, d := range drifts {
+				log.Warn("declared otherwise, left alone", "drift", d.String())
+			}
+			return nil
+		}
+		var api *jetstream.APIError
+		if ctx.Err() != nil || errors.As(err, &api) && api.Code < 500 {
+			return err
+		}
+		if !waited {
+			log.Warn("waiting for the NATS server", "reason", err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// health serves /metrics, /healthz (the process is up) and /readyz (it reaches NATS).
+func health(js jetstream.JetStream, reg *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if js.Conn().Status() != nats.CONNECTED {
+			http.Error(w, "no connection to NATS", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ready"))
+	})
+	return mux
+}
+
+// store makes a durable's own view of the state, so that its metrics bear its name.
+func (p *parts) store(durable string) *state.Store {
+	return state.New(p.js, prometheus.WrapRegistererWith(prometheus.Labels{"durable": durable}, p.reg))
+}

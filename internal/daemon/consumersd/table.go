@@ -1,0 +1,236 @@
+package consumersd
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/billing"
+	"leadpipe/internal/blacklist"
+	"leadpipe/internal/bus"
+	"leadpipe/internal/leads"
+	"leadpipe/internal/optouts"
+	"leadpipe/internal/sheets"
+	"leadpipe/internal/sms"
+	"leadpipe/internal/state"
+	"leadpipe/internal/twilio"
+)
+
+// A row is one durable: where it reads, how many messages it takes, and what handles
+// them.
+type row struct {
+	durable string
+	stream  string
+	max     int           // messages at a time
+	gather  time.Duration // wait for more after the first
+	workers int           // batches side by side
+	handler func(*parts, context.Context, *errgroup.Group, *state.Store) (bus.Handler, error)
+}
+
+// table is every durable there is, in the order of a webhook's way.
+func table() []row {
+	return []row{
+		// Decide: a fold of some hundreds costs as much as one event.
+		{durable: contracts.Billing, stream: contracts.StreamWebhooks, max: 400, handler: (*parts).billing},
+		{durable: contracts.Leads, stream: contracts.StreamWebhooks, max: 200, handler: (*parts).leads},
+		{durable: contracts.Optouts, stream: contracts.StreamWebhooks, max: 400, handler: (*parts).optouts},
+		// Carry out: while one batch waits for Twilio, another claims.
+		{durable: contracts.SMSSender, stream: contracts.StreamCRM, max: 64, workers: 4, handler: (*parts).sms},
+		{durable: contracts.Blacklist, stream: contracts.StreamCRM, max: 100, gather: 200 * time.Millisecond, handler: (*parts).blacklist},
+		// Google takes a write a second, of any size; so changes are gathered that long.
+		{durable: contracts.Sheets, stream: contracts.StreamCRM, max: 5000, gather: time.Second, handler: (*parts).sheets},
+	}
+}
+
+// parts is what rows are made of, made once for those that share it.
+type parts struct {
+	cfg     Config
+	js      jetstream.JetStream
+	log     *slog.Logger
+	reg     *prometheus.Registry
+	metrics *bus.Metrics
+
+	client  *twilio.Client
+	closing []func()
+}
+
+func (p *parts) close() {
+	for _, f := range slices.Backward(p.closing) {
+		f()
+	}
+}
+
+// start builds a row's handler and runs its loop in g.
+func (p *parts) start(ctx context.Context, g *errgroup.Group, r row) error {
+	store := p.store(r.durable)
+	handle, err := r.handler(p, ctx, g, store)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.durable, err)
+	}
+	o := bus.Options{
+		Stream: r.stream, Durable: r.durable, Handle: handle, Max: r.max, Gather: r.gather, Workers: r.workers,
+		Store: store, Log: p.log, Metrics: p.metrics,
+	}
+	if r.durable == contracts.Sheets {
+		o.Group = contracts.Sheets // one writer at a time
+	}
+	loop, err := bus.NewLoop(p.js, o)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return loop.Run(ctx) })
+	return nil
+}
+
+func (p *parts) billing(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
+	failed, err := billing.ParsePaymentFailed(p.cfg.FailedText)
+	if err != nil {
+		return nil, err
+	}
+	o := billing.Options{SuspendAfter: p.cfg.SuspendAfter, Region: p.cfg.Region, SMSMaxAge: p.cfg.SMSMaxAge, PaymentFailed: failed}
+	if p.cfg.StripeKey != "" {
+		reader, err := billing.NewStripe(string(p.cfg.StripeKey), p.cfg.StripeURL)
+		if err != nil {
+			return nil, err
+		}
+		o.Reader = reader
+	}
+	b, err := billing.New(o)
+	if err != nil {
+		return nil, err
+	}
+	// Preparing is decoding, but for the rare read from Stripe.
+	return bus.Fold(contracts.Billing, store, 8, b.Prepare, b.Decide), nil
+}
+
+func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
+	welcome, err := leads.ParseWelcome(p.cfg.WelcomeText)
+	if err != nil {
+		return nil, err
+	}
+	graph, err := leads.NewGraph(leads.GraphOptions{URL: p.cfg.GraphURL, Token: string(p.cfg.FacebookToken),
+		AppSecret: p.cfg.FacebookSecrets.First(), Metrics: p.reg})
+	if err != nil {
+		return nil, err
+	}
+	p.closing = append(p.closing, graph.Close)
+	l, err := leads.New(leads.Options{Graph: graph, Store: store, Region: p.cfg.Region, SMSMaxAge: p.cfg.SMSMaxAge, Welcome: welcome})
+	if err != nil {
+		return nil, err
+	}
+	return bus.Fold(contracts.Leads, store, 16, l.Prepare, l.Decide), nil
+}
+
+func (p *parts) optouts(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
+	confirmation, err := optouts.ParseText(p.cfg.OptOutText)
+	if err != nil {
+		return nil, err
+	}
+	o, err := optouts.New(optouts.Options{Text: confirmation, MaxAge: p.cfg.SMSMaxAge})
+	if err != nil {
+		return nil, err
+	}
+	return bus.Fold(contracts.Optouts, store, 1, o.Prepare, o.Decide), nil
+}
+
+// twilio is the connection that sms and blacklist share.
+func (p *parts) twilio() (*twilio.Client, error) {
+	if p.client == nil {
+		c, err := twilio.New(twilio.Options{Account: p.cfg.TwilioAccount, Token: p.cfg.TwilioTokens.First(), BaseURL: p.cfg.TwilioURL,
+			Timeout: sms.Timeout, Conns: 64})
+		if err != nil {
+			return nil, err
+		}
+		p.client = c
+		p.closing = append(p.closing, c.Close)
+	}
+	return p.client, nil
+}
+
+func (p *parts) sms(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
+	client, err := p.twilio()
+	if err != nil {
+		return nil, err
+	}
+	quiet, err := sms.ParseQuietHours(p.cfg.QuietHours)
+	if err != nil {
+		return nil, fmt.Errorf("SMS_QUIET_HOURS: %w", err)
+	}
+	s, err := sms.New(sms.Options{Store: store, Look: store.Last, Twilio: client, From: p.cfg.TwilioFrom, Service: p.cfg.TwilioService,
+		PublicURL: p.cfg.PublicURL, Quiet: quiet, Log: p.log.With("durable", contracts.SMSSender), Metrics: p.reg})
+	if err != nil {
+		return nil, err
+	}
+	return s.Handle, nil
+}
+
+func (p *parts) blacklist(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
+	client, err := p.twilio()
+	if err != nil {
+		return nil, err
+	}
+	b, err := blacklist.New(blacklist.Options{Store: store, Twilio: client, From: p.cfg.TwilioFrom, Service: p.cfg.TwilioService})
+	if err != nil {
+		return nil, err
+	}
+	return b.Handle, nil
+}
+
+// auditEvery is how often the spreadsheet is compared with the bucket as a whole.
+const auditEvery = 5 * time.Minute
+
+func (p *parts) sheets(ctx context.Context, g *errgroup.Group, store *state.Store) (bus.Handler, error) {
+	kinds := []string{"lead.", "customer.", "subscription.", "churn.", "optout.", "incident."}
+	follows := func(key string) bool {
+		return slices.ContainsFunc(kinds, func(k string) bool { return strings.HasPrefix(key, k) })
+	}
+	w, err := sheets.New(ctx, sheets.Options{
+		SpreadsheetID: p.cfg.SheetsID, CredentialsFile: p.cfg.SheetsCredentials, URL: p.cfg.SheetsURL,
+		Reads: p.cfg.SheetsReads, Writes: p.cfg.SheetsWrites, Store: store, Registerer: p.reg,
+		Scan: func(ctx context.Context, yield func(contracts.Message) error) error {
+			return bus.Scan(ctx, p.js, follows, yield)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Only a process that has been the writer audits. One that no longer is one does no
+	// harm: two writers end right.
+	var writes atomic.Bool
+	g.Go(func() error {
+		t := time.NewTicker(auditEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-t.C:
+			}
+			if !writes.Load() {
+				continue
+			}
+			repaired, err := w.Audit(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err != nil:
+				p.log.Warn("audit of the spreadsheet not finished", "durable", contracts.Sheets, "reason", err.Error())
+			case repaired > 0:
+				p.log.Info("spreadsheet repaired", "durable", contracts.Sheets, "rows", repaired)
+			}
+		}
+	})
+	return func(ctx context.Context, msgs []contracts.Message) []error {
+		writes.Store(true)
+		return w.Handle(ctx, msgs)
+	}, nil
+}

@@ -1,0 +1,251 @@
+// Package sandbox is the whole pipeline on one machine: a NATS server, the real edge
+// and the real consumers, and stand-ins for Stripe, Meta, Twilio and Google (its
+// subpackages) in place of the world. `make demo` tells one person's story with it
+// (demo.go), `make run` keeps it running behind a page (page.go). It is never needed
+// in production.
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"leadpipe/internal/bus/inproc"
+	"leadpipe/internal/daemon"
+	"leadpipe/internal/daemon/consumersd"
+	"leadpipe/internal/daemon/edged"
+	"leadpipe/internal/sandbox/google"
+	"leadpipe/internal/sandbox/meta"
+	"leadpipe/internal/sandbox/twilio"
+	"leadpipe/streams"
+)
+
+// The accounts at the stand-ins. They open nothing anywhere else.
+const (
+	StripeSecret  = "whsec_sandbox"
+	AppSecret     = "sandbox_app_secret"
+	VerifyToken   = "sandbox_verify_token"
+	PageToken     = "sandbox_page_token"
+	TwilioAccount = "AC00000000000000000000000000000001"
+	TwilioToken   = "sandboxTwilioToken"
+	TwilioService = "MG00000000000000000000000000000001"
+	SheetID       = "sandbox-sheet"
+)
+
+// Options say how a sandbox runs.
+type Options struct {
+	Dir      string   // for the NATS store and the credentials file
+	NATSConf string   // nats.conf
+	NATSPort int      // -1: a free one
+	EdgeAddr string   // where the edge listens; port 0: a free one
+	Without  []string // durables that are not run, to see what is missing then
+	Log      *slog.Logger
+}
+
+// A Sandbox is a running pipeline. Close it.
+type Sandbox struct {
+	EdgeURL string
+	NATS    *inproc.Server
+	JS      jetstream.JetStream // the operator's
+	Meta    *meta.Server
+	Twilio  *twilio.Server
+	Google  *google.Server
+
+	stop    []func() error // last in, first out
+	failed  chan error     // a program of the pipeline that ended by itself
+	closing sync.Once
+}
+
+// Start starts everything and waits until the edge can take a webhook.
+func Start(ctx context.Context, o Options) (s *Sandbox, err error) {
+	s = &Sandbox{failed: make(chan error, 2)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.NATS, err = inproc.Start(inproc.Options{ConfigFile: o.NATSConf, StoreDir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort}); err != nil {
+		return nil, err
+	}
+	s.onStop(func() error { s.NATS.Stop(); return nil })
+	nc, err := nats.Connect(s.NATS.URL(), s.NATS.InProcess("operator")...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
+	}
+	s.onStop(func() error { nc.Close(); return nil })
+	if s.JS, err = jetstream.New(nc); err != nil {
+		return nil, fmt.Errorf("setting up JetStream: %w", err)
+	}
+	if _, err := streams.Apply(ctx, s.JS, 1); err != nil {
+		return nil, err
+	}
+
+	addr, err := freeAddr(o.EdgeAddr)
+	if err != nil {
+		return nil, err
+	}
+	s.EdgeURL = "http://" + addr
+	graphURL, twilioURL, googleURL, err := s.vendors()
+	if err != nil {
+		return nil, err
+	}
+	credentials := filepath.Join(o.Dir, "service-account.json")
+	key, err := s.Google.CredentialsJSON(googleURL)
+	if err != nil {
+		return nil, fmt.Errorf("making the stand-in's credentials: %w", err)
+	}
+	if err := os.WriteFile(credentials, key, 0o600); err != nil {
+		return nil, fmt.Errorf("writing the stand-in's credentials: %w", err)
+	}
+
+	consumers, err := consumersConfig(s.EdgeURL, s.NATS.UserURL("consumers"), graphURL, twilioURL, googleURL, credentials)
+	if err != nil {
+		return nil, err
+	}
+	s.run(ctx, "consumers", func(ctx context.Context) error {
+		return consumersd.Run(ctx, consumers, consumersd.Without(o.Without...), o.Log.With("program", "consumers"))
+	})
+	s.run(ctx, "edge", func(ctx context.Context) error {
+		return edged.Run(ctx, edged.Config{
+			Addr: addr, PublicURL: s.EdgeURL, NATS: daemon.NATS{URL: s.NATS.UserURL("edge"), Replicas: 1},
+			StripeSecrets: daemon.Secrets{StripeSecret}, StripeTolerance: 5 * time.Minute, PublishTimeout: 8 * time.Second,
+			FacebookSecrets: daemon.Secrets{AppSecret}, FacebookVerify: VerifyToken,
+			TwilioAccount: TwilioAccount, TwilioTokens: daemon.Secrets{TwilioToken}, Region: "FR",
+		}, nil, o.Log.With("program", "edge"))
+	})
+	return s, s.ready(ctx)
+}
+
+// consumersConfig is what an operator would put into the environment.
+func consumersConfig(public, natsURL, graphURL, twilioURL, googleURL, credentials string) (consumersd.Config, error) {
+	cfg, err := daemon.Defaults[consumersd.Config]()
+	if err != nil {
+		return cfg, err
+	}
+	cfg.URL, cfg.PublicURL, cfg.Metrics = natsURL, public, "127.0.0.1:0"
+	cfg.FacebookSecrets, cfg.FacebookToken, cfg.GraphURL = daemon.Secrets{AppSecret}, PageToken, graphURL
+	cfg.TwilioAccount, cfg.TwilioTokens, cfg.TwilioService = TwilioAccount, daemon.Secrets{TwilioToken}, TwilioService
+	cfg.TwilioURL, cfg.TwilioConsent = twilioURL, true
+	cfg.SheetsID, cfg.SheetsCredentials, cfg.SheetsURL = SheetID, credentials, googleURL
+	return cfg, nil
+}
+
+// vendors starts the stand-ins and gives their base URLs.
+func (s *Sandbox) vendors() (graphURL, twilioURL, googleURL string, err error) {
+	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret}); err != nil {
+		return "", "", "", err
+	}
+	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms",
+		MinLatency: 50 * time.Millisecond, MaxLatency: 150 * time.Millisecond}); err != nil {
+		return "", "", "", err
+	}
+	if s.Google, err = google.New(google.Options{Spreadsheets: []string{SheetID},
+		MinLatency: 50 * time.Millisecond, MaxLatency: 150 * time.Millisecond}); err != nil {
+		return "", "", "", err
+	}
+	graphURL, err = s.serve(s.Meta)
+	if err == nil {
+		twilioURL, err = s.serve(s.Twilio)
+	}
+	s.onStop(s.Twilio.Close)
+	if err == nil {
+		googleURL, err = s.serve(s.Google)
+	}
+	return graphURL + "/v26.0", twilioURL, googleURL, err
+}
+
+// serve serves a handler on a free port until the sandbox closes.
+func (s *Sandbox) serve(h http.Handler) (url string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("listening: %w", err)
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = server.Serve(l) }() // ends with Close
+	s.onStop(server.Close)
+	return "http://" + l.Addr().String(), nil
+}
+
+// run runs a program of the pipeline until the sandbox closes.
+func (s *Sandbox) run(ctx context.Context, name string, program func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() {
+		err := program(ctx)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			select {
+			case s.failed <- err:
+			default:
+			}
+		}
+		ended <- err
+	}()
+	s.onStop(func() error { cancel(); return <-ended })
+}
+
+// Failed gives the error of a program that ended by itself.
+func (s *Sandbox) Failed() <-chan error { return s.failed }
+
+func (s *Sandbox) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.EdgeURL+"/readyz", nil)
+		if err != nil {
+			return fmt.Errorf("asking whether the edge is ready: %w", err)
+		}
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case err := <-s.failed:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("the edge is not ready after 30 s")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Sandbox) onStop(f func() error) { s.stop = append(s.stop, f) }
+
+// Close drains the programs and stops the rest, the last started first.
+func (s *Sandbox) Close() error {
+	var errs []error
+	s.closing.Do(func() {
+		for i := len(s.stop) - 1; i >= 0; i-- {
+			if err := s.stop[i](); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				errs = append(errs, err)
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// freeAddr fills in a free port where the address has port 0.
+func freeAddr(addr string) (string, error) {
+	if !strings.HasSuffix(addr, ":0") {
+		return addr, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", fmt.Errorf("looking for a free port: %w", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String(), nil
+}
