@@ -179,7 +179,7 @@ func newLead(a announcement, f form, region string) (contracts.Lead, error) {
 		lead.Name = strings.TrimSpace(lead.FirstName + " " + last)
 	}
 	if words := strings.Fields(lead.Name); lead.FirstName == "" && last == "" && len(words) > 0 {
-		lead.FirstName = words[0] // Meta fills in full_name in this order
+		lead.FirstName = asName(words[0]) // Meta fills in full_name in this order
 	}
 	lead.Phone = fact(phones)
 	var issue phone.Issue
