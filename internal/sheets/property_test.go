@@ -3,7 +3,6 @@ package sheets
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -51,7 +50,7 @@ func (s *scene) run() {
 		s.Fatal(err)
 	}
 	s.clock = s.clock.Add(time.Hour)
-	s.paper = newPaper(func() time.Time { return s.clock })
+	s.paper = newPaper(s.tb, func() time.Time { return s.clock })
 	s.newest = 0
 	s.notes, s.deletedOnce = map[string]string{}, map[string]bool{}
 	for i := range s.writers {
@@ -195,28 +194,27 @@ func (s *scene) change() {
 
 // person edits the Leads tab.
 func (s *scene) person() {
-	g := s.paper.page("Leads")
-	if g == nil || len(g.cells) < 2 {
+	g := s.paper.page(s.tb, "Leads")
+	rows := g.cells()
+	if len(rows) < 2 {
 		return
 	}
-	row := rapid.IntRange(1, len(g.cells)-1).Draw(s.T, "row")
-	switch rapid.SampledFrom([]string{"note", "note", "shuffle", "reverse", "insert", "insert several", "delete", "column"}).Draw(s.T, "person") {
+	head := rows[0]
+	row := rapid.IntRange(1, len(rows)-1).Draw(s.T, "row")
+	switch rapid.SampledFrom([]string{"note", "note", "shuffle", "sort", "insert", "insert several", "delete", "column"}).Draw(s.T, "person") {
 	case "note":
 		// A person notes what the row shows, which has to be clear.
-		key := g.text(row, slices.Index(s.headings(g), "id"))
-		if !strings.Contains(g.text(row, slices.Index(s.headings(g), "name")), key) || key == "" {
+		key := g.text(row, slices.Index(head, "id"))
+		if key == "" || !strings.Contains(g.text(row, slices.Index(head, "name")), key) {
 			return
 		}
-		col := slices.Index(s.headings(g), "Notes")
+		col := slices.Index(head, "Notes")
 		if col < 0 {
-			col = len(g.cells[0])
-			for col < g.cols && slices.ContainsFunc(g.cells, func(row []any) bool { return col < len(row) && text(row[col]) != "" }) {
-				col++
+			n, err := s.paper.AddColumn("Leads", "Notes")
+			if err != nil {
+				s.Fatal(err)
 			}
-			if col >= g.cols {
-				return
-			}
-			g.set(0, col, "Notes")
+			col = n - 1
 		}
 		delete(s.notes, g.text(row, col))
 		s.serial++
@@ -224,10 +222,9 @@ func (s *scene) person() {
 		s.notes[note] = key
 		g.set(row, col, note)
 	case "shuffle":
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(s.T, "seed"), 0))
-		rng.Shuffle(len(g.cells)-1, func(a, b int) { g.cells[a+1], g.cells[b+1] = g.cells[b+1], g.cells[a+1] })
-	case "reverse":
-		slices.Reverse(g.cells[1:])
+		g.shuffle(rapid.Uint64().Draw(s.T, "seed"))
+	case "sort":
+		g.sortDown(rapid.IntRange(0, len(head)-1).Draw(s.T, "by"))
 	case "insert":
 		g.insertRow(row)
 	case "insert several":
@@ -235,36 +232,25 @@ func (s *scene) person() {
 			g.insertRow(row)
 		}
 	case "delete":
-		for _, cell := range g.cells[row] {
-			delete(s.notes, text(cell))
+		for _, text := range rows[row] {
+			delete(s.notes, text)
 		}
 		g.deleteRow(row)
 	case "column":
-		if len(g.cells[0]) < 16 {
-			g.insertColumn(rapid.IntRange(1, len(g.cells[0])).Draw(s.T, "column"))
+		if len(head) < 16 {
+			g.insertColumn(rapid.IntRange(1, len(head)).Draw(s.T, "column"))
 		}
 	}
-}
-
-func (s *scene) headings(g *page) []string {
-	var out []string
-	for c := range g.cells[0] {
-		out = append(out, g.text(0, c))
-	}
-	return out
 }
 
 // checkNotes says where each note must be: beside its key, or, when that record was
 // deleted, in a row that has no key or the key again.
 func (s *scene) checkNotes() {
-	g := s.paper.page("Leads")
-	if g == nil {
-		return
-	}
-	head := s.headings(g)
-	id, col := slices.Index(head, "id"), slices.Index(head, "Notes")
+	g := s.paper.page(s.tb, "Leads")
+	rows := g.cells()
+	id, col := slices.Index(rows[0], "id"), slices.Index(rows[0], "Notes")
 	found := map[string]bool{}
-	for r := 1; r < len(g.cells) && col >= 0; r++ {
+	for r := 1; r < len(rows) && col >= 0; r++ {
 		note := g.text(r, col)
 		if note == "" {
 			continue

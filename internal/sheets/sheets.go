@@ -323,19 +323,25 @@ func (w *Writer) bucket(ctx context.Context) (*[numTabs]*want, error) {
 	var order []string
 	subs := map[string]contracts.Subscription{}
 	newest := uint64(0)
+	// A key that changes during the scan is yielded again; the last one counts. A record
+	// that can't be read has told so when its change was handled.
 	err := w.scan(ctx, func(m contracts.Message) error {
 		newest = max(newest, m.Sequence)
 		key := contracts.KeyOfSubject(m.Subject)
-		id, ok := rowOf(key)
-		switch subID, isSub := strings.CutPrefix(key, "subscription."); {
-		case isSub && !deleted(m):
+		if subID, ok := strings.CutPrefix(key, "subscription."); ok {
+			delete(subs, subID)
 			var s contracts.Subscription
-			if json.Unmarshal(m.Data, &s) == nil {
+			if !deleted(m) && json.Unmarshal(m.Data, &s) == nil {
 				subs[subID] = s
 			}
+			return ctx.Err()
+		}
+		id, ok := rowOf(key)
+		switch {
 		case !ok:
 		case deleted(m):
-			wants[id.tab].gone[id.key] = true
+			wants[id.tab].drop(id.key)
+			delete(customers, id.key)
 		case id.tab == clientsTab:
 			var c contracts.Customer
 			if json.Unmarshal(m.Data, &c) == nil {
@@ -343,7 +349,6 @@ func (w *Writer) bucket(ctx context.Context) (*[numTabs]*want, error) {
 				order = append(order, id.key)
 			}
 		default:
-			// A record that can't be read has told so when its change was handled.
 			if cells, err := render(id, m); err == nil {
 				wants[id.tab].add(id.key, cells)
 			}
@@ -357,13 +362,17 @@ func (w *Writer) bucket(ctx context.Context) (*[numTabs]*want, error) {
 		return nil, outcome.Temporary(outcome.Conflict, fmt.Errorf("reading the bucket: got up to revision %d, %d was there already", newest, w.newest))
 	}
 	for _, key := range order {
+		c, ok := customers[key]
+		if !ok {
+			continue
+		}
 		var of []contracts.Subscription
-		for _, id := range customers[key].Subscriptions {
+		for _, id := range c.Subscriptions {
 			if s, ok := subs[id]; ok {
 				of = append(of, s)
 			}
 		}
-		wants[clientsTab].add(key, renderClient(key, customers[key], of))
+		wants[clientsTab].add(key, renderClient(key, c, of))
 	}
 	return &wants, nil
 }

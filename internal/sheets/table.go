@@ -23,6 +23,15 @@ func (w *want) add(key string, cells []any) {
 		w.order = append(w.order, key)
 	}
 	w.rows[key] = cells
+	delete(w.gone, key)
+}
+
+func (w *want) drop(key string) {
+	if _, ok := w.rows[key]; ok {
+		w.order = slices.DeleteFunc(w.order, func(k string) bool { return k == key })
+		delete(w.rows, key)
+	}
+	w.gone[key] = true
 }
 
 // A layout is where a tab's header and columns are. A person may have inserted
