@@ -31,6 +31,7 @@ var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 
 // claim commits the claims of some texts and tells each job what is to be done.
 func (s *Sender) claim(ctx context.Context, jobs []*job, errs []error) {
+	s.o.point("due")
 	began, now := time.Now(), s.now()
 	token := rand.Text()
 	seeds := make([]state.Seed, len(jobs))
@@ -172,6 +173,18 @@ func (s *Sender) settle(tx *state.Tx, j *job, now time.Time) error {
 	case sent: // a fact, whoever holds the claim now
 		if a.news.At.IsZero() {
 			a.news.At = now
+		}
+		if a.found { // the attempt that the claim had counted was none
+			r, ok, err := state.Get[contracts.SMS](tx, j.key)
+			if err != nil {
+				return err
+			}
+			if ok && r.Claim == j.sms.Claim {
+				r.Attempts--
+				if err := tx.Put(j.key, r); err != nil {
+					return err
+				}
+			}
 		}
 		return delivery.Record(tx, j.key, a.news)
 	case unknown: // the record stays as it is until its lease is over

@@ -286,7 +286,7 @@ func (s *Sender) carry(ctx context.Context, j *job) answer {
 		case err != nil:
 			return answer{verdict: unknown, err: err}
 		case found:
-			return answer{verdict: sent, news: news}
+			return answer{verdict: sent, news: news, found: true}
 		case j.instead != "":
 			return answer{verdict: j.instead}
 		}

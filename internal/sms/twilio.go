@@ -38,7 +38,8 @@ type answer struct {
 	verdict verdict
 	news    delivery.News // of sent
 	code    int           // Twilio's error code, or 0
-	err     error         // of all but sent
+	err     error         // of those that Twilio did not take
+	found   bool          // in Twilio's list: this claim made no call
 }
 
 // faults of the account, its sender or its configuration: every text would meet them.
@@ -83,20 +84,20 @@ func judge(err error, left bool, status int) answer {
 	err = public(err, status, code)
 	switch {
 	case faults[code] != "":
-		return answer{refused, delivery.News{}, code, outcome.Blocked(faults[code], err)}
+		return answer{verdict: refused, code: code, err: outcome.Blocked(faults[code], err)}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return answer{refused, delivery.News{}, code, outcome.Blocked(outcome.Auth, err)}
+		return answer{verdict: refused, code: code, err: outcome.Blocked(outcome.Auth, err)}
 	case status == http.StatusTooManyRequests:
-		return answer{later, delivery.News{}, code, outcome.Temporary(outcome.RateLimited, err)}
+		return answer{verdict: later, code: code, err: outcome.Temporary(outcome.RateLimited, err)}
 	case code == delivery.Unsubscribed:
-		return answer{unsubscribed, delivery.News{}, code, outcome.Permanent(outcome.Refused, err)}
+		return answer{verdict: unsubscribed, code: code, err: outcome.Permanent(outcome.Refused, err)}
 	case status >= 400 && status < 500 && code != 0:
-		return answer{never, delivery.News{}, code, outcome.Permanent(outcome.Refused, err)}
+		return answer{verdict: never, code: code, err: outcome.Permanent(outcome.Refused, err)}
 	case !left:
-		return answer{later, delivery.News{}, code, outcome.Temporary(outcome.Unavailable, err)}
+		return answer{verdict: later, code: code, err: outcome.Temporary(outcome.Unavailable, err)}
 	}
 	// No answer, one that is not Twilio's, or a 5xx: the text may well be on its way.
-	return answer{unknown, delivery.News{}, code, outcome.Temporary(outcome.Unavailable, err)}
+	return answer{verdict: unknown, code: code, err: outcome.Temporary(outcome.Unavailable, err)}
 }
 
 // public says what happened without what Twilio or the network said: a number or a
