@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -155,10 +156,7 @@ func compare(a, b contracts.Snapshot) int {
 	if d := ended(a) - ended(b); d != 0 {
 		return d
 	}
-	if a.Created != b.Created {
-		return int(max(-1, min(1, a.Created-b.Created)))
-	}
-	return a.Rank - b.Rank
+	return cmp.Or(cmp.Compare(a.Created, b.Created), a.Rank-b.Rank)
 }
 
 // candidates gives the states that may be the newest, one snapshot each, sorted by

@@ -166,7 +166,7 @@ func (s *sim) checkout(sub string) {
 	c := stripe.Checkout{ID: s.id("cs"), Customer: s.customer.ID, Subscription: sub, Email: s.email, Name: "Camille Martin", Phone: s.phone,
 		Amount: 2900, Currency: "eur", Created: time.Unix(s.now, 0)}
 	if s.chance("reference") {
-		c.ClientReferenceID = s.lead.ID
+		c.ClientReferenceID = rapid.SampledFrom([]string{s.lead.ID, "other" + s.tag}).Draw(s.t, "whose")
 	}
 	c.PaymentStatus = rapid.SampledFrom([]string{"paid", "unpaid", "no_payment_required"}).Draw(s.t, "payment")
 	tell := func(eventType string) {
@@ -293,21 +293,30 @@ func (s *sim) possible() []action {
 			a = append(a, action{"fails again by hand", func() { s.fail(sub, i, i.failed) }})
 		}
 	}
-	for _, i := range s.loose {
-		if i.status == "open" {
-			open(nil, i)
+	owed := func(sub *simSub, i *simInvoice) {
+		switch i.status {
+		case "open":
+			open(sub, i)
+		case "uncollectible":
+			a = append(a, action{"is paid after all", func() { s.pay(sub, i) }})
 		}
+	}
+	for _, i := range s.loose {
+		owed(nil, i)
 	}
 	for _, sub := range s.all {
 		for _, i := range sub.invoices {
-			if i.status == "open" {
-				open(sub, i) // also after the subscription's end
-			}
+			owed(sub, i) // also after the subscription's end
 		}
 		if terminal(sub.Status) {
 			continue
 		}
 		end := func(reason string) {
+			if s.chance("straggler") { // told before the end, and dated after it
+				s.now++
+				s.told(sub, "customer.subscription.updated", nil)
+				s.now--
+			}
 			sub.Status, sub.CancelReason, sub.EndedAt = "canceled", reason, time.Unix(s.now, 0)
 			if sub.CanceledAt.IsZero() {
 				sub.CanceledAt = sub.EndedAt
