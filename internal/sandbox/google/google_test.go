@@ -875,10 +875,15 @@ func TestTenThousandRows(t *testing.T) {
 	must(t, err)
 	_, err = b.client.Values.BatchUpdate("book", &api.BatchUpdateValuesRequest{ValueInputOption: "RAW", Data: []*api.ValueRange{page(20_000)}}).Do()
 	must(t, err)
+	appended, err := b.client.Values.Append("book", "Sheet1", &api.ValueRange{Values: [][]any{{"below"}}}).ValueInputOption("RAW").Do()
+	must(t, err)
+	if appended.Updates.UpdatedRange != "Sheet1!A20002" {
+		t.Errorf("appended at %s", appended.Updates.UpdatedRange)
+	}
 	must(t, b.SortBy("Sheet1", 1, true))
 	keys, err := b.client.Values.Get("book", "A:A").Do()
 	must(t, err)
-	if len(keys.Values) != 20_001 || keys.Values[1][0] != "value 9999/0" {
+	if len(keys.Values) != 20_002 || keys.Values[1][0] != "value 9999/0" {
 		t.Errorf("%d keys, the first %v", len(keys.Values), keys.Values[1])
 	}
 }

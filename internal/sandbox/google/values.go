@@ -327,16 +327,16 @@ func (g *grid) table(in area) (area, bool) {
 			t := area{r, c, r + 1, c + 1}
 			for grew := true; grew; {
 				grew = false
-				if t.row > 0 && !g.blank(area{t.row - 1, t.col - 1, t.row, t.endCol + 1}) {
+				for t.row > 0 && !g.blank(area{t.row - 1, t.col - 1, t.row, t.endCol + 1}) {
 					t.row, grew = t.row-1, true
 				}
-				if !g.blank(area{t.endRow, t.col - 1, t.endRow + 1, t.endCol + 1}) {
+				for !g.blank(area{t.endRow, t.col - 1, t.endRow + 1, t.endCol + 1}) {
 					t.endRow, grew = t.endRow+1, true
 				}
-				if t.col > 0 && !g.blank(area{t.row - 1, t.col - 1, t.endRow + 1, t.col}) {
+				for t.col > 0 && !g.blank(area{t.row - 1, t.col - 1, t.endRow + 1, t.col}) {
 					t.col, grew = t.col-1, true
 				}
-				if !g.blank(area{t.row - 1, t.endCol, t.endRow + 1, t.endCol + 1}) {
+				for !g.blank(area{t.row - 1, t.endCol, t.endRow + 1, t.endCol + 1}) {
 					t.endCol, grew = t.endCol+1, true
 				}
 			}
