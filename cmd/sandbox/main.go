@@ -1,6 +1,7 @@
 // The sandbox runs the whole pipeline on this machine, with stand-ins for Stripe, Meta,
 // Twilio and Google: `sandbox demo` sends the example webhooks and shows what each one
-// caused, `sandbox run` stays, with a page to drive it.
+// caused, `sandbox run` stays, with a page to drive it, and `sandbox vendors` is the
+// stand-ins alone, for an edge and consumers that are started by hand.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -27,12 +29,21 @@ type config struct {
 }
 
 func main() {
-	os.Exit(daemon.Main("sandbox demo|run: the whole pipeline on one machine, with stand-ins for the world", os.Args[1:], run))
+	os.Exit(daemon.Main("sandbox demo|run|vendors: the whole pipeline on one machine, with stand-ins for the world, or these alone", os.Args[1:], run))
 }
 
 func run(ctx context.Context, cfg config, args []string, log *slog.Logger) (err error) {
-	if len(args) != 1 || args[0] != "demo" && args[0] != "run" {
-		return errors.New("say what to do: sandbox demo, or sandbox run")
+	if len(args) != 1 || args[0] != "demo" && args[0] != "run" && args[0] != "vendors" {
+		return errors.New("say what to do: sandbox demo, sandbox run, or sandbox vendors")
+	}
+	if args[0] == "vendors" {
+		s, err := sandbox.Vendors(filepath.Join("data", "service-account.json"))
+		if err != nil {
+			return err
+		}
+		fmt.Println("Meta, Twilio and Google stand ready on 127.0.0.1:3002 to 3004, with the accounts of README.md. Stop them with Ctrl-C.")
+		<-ctx.Done()
+		return s.Close()
 	}
 	start := time.Now()
 	dir, err := os.MkdirTemp("", "sandbox")

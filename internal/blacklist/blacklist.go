@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,8 +70,19 @@ func (b *Blacklist) Handle(ctx context.Context, msgs []contracts.Message) []erro
 		if len(m.Data) == 0 {
 			continue // deleted: an opt-in is for Twilio and the person to settle
 		}
+		if slices.ContainsFunc(msgs[i+1:], func(later contracts.Message) bool { return later.Subject == m.Subject }) {
+			continue // a newer revision of the record is here too
+		}
 		if err := json.Unmarshal(m.Data, &optouts[i]); err != nil {
 			errs[i] = outcome.Permanentf(outcome.Malformed, "the record of an opt-out can't be read")
+			continue
+		}
+		if !optouts[i].ProviderBlockedAt.IsZero() {
+			continue
+		}
+		// An older revision that comes again knows less than the record does by now.
+		if _, err := b.o.Store.Get(ctx, contracts.KeyOfSubject(m.Subject), &optouts[i]); err != nil {
+			errs[i] = err
 			continue
 		}
 		if !optouts[i].ProviderBlockedAt.IsZero() {

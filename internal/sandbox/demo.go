@@ -55,7 +55,6 @@ func (w world) cell(tab, key, column string) string {
 const (
 	demoLead         = "1234567890123456"
 	demoPhone        = "+33639980102"
-	demoWait         = 25 * time.Second
 	welcomeFragment  = "merci pour votre demande"
 	confirmationText = "Vous êtes désabonné. Plus de SMS."
 )
@@ -115,7 +114,7 @@ func steps() []step {
 // Demo sends the example webhooks through the edge, one after the other, waits for what
 // each must cause, and prints it. An error names the effects that did not come.
 func (s *Sandbox) Demo(ctx context.Context, out io.Writer) error {
-	s.addDemoLead()
+	s.AddDemoLead()
 	ids, err := readStory()
 	if err != nil {
 		return err
@@ -171,8 +170,8 @@ func (s *Sandbox) Demo(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// addDemoLead makes Meta know the lead of the example webhook.
-func (s *Sandbox) addDemoLead() {
+// AddDemoLead makes Meta know the lead of the example webhook.
+func (s *Sandbox) AddDemoLead() {
 	s.Meta.AddLead(meta.Lead{
 		ID: demoLead, CreatedTime: time.Now(), PageID: "100000000000101", FormID: "100000000000202", Platform: "fb",
 		Fields: []meta.Field{
@@ -184,7 +183,7 @@ func (s *Sandbox) addDemoLead() {
 
 // await waits for effects and gives those that did not come.
 func (s *Sandbox) await(ctx context.Context, effects []effect) []effect {
-	deadline := time.Now().Add(demoWait)
+	deadline := time.Now().Add(s.Wait)
 	for {
 		w, err := s.world()
 		var left []effect

@@ -69,7 +69,7 @@ func (s *Sandbox) pageHandler() http.Handler {
 	// One of contracts/'s examples, as its provider sends it.
 	mux.HandleFunc("POST /example/{file}", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("file") == "facebook_leadgen.json" {
-			s.addDemoLead()
+			s.AddDemoLead()
 		}
 		subject, status, err := s.SendExample(r.Context(), r.PathValue("file"))
 		reply(w, map[string]any{"subject": subject, "status": status}, err)

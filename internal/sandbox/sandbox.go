@@ -31,14 +31,14 @@ import (
 	"leadpipe/streams"
 )
 
-// The accounts at the stand-ins. They open nothing anywhere else.
+// The accounts at the stand-ins, as in README.md. They open nothing anywhere else.
 const (
-	StripeSecret  = "whsec_sandbox"
-	AppSecret     = "sandbox_app_secret"
-	VerifyToken   = "sandbox_verify_token"
-	PageToken     = "sandbox_page_token"
+	StripeSecret  = "whsec_test"
+	AppSecret     = "app_secret"
+	VerifyToken   = "verify_me"
+	PageToken     = "page_token"
 	TwilioAccount = "AC00000000000000000000000000000001"
-	TwilioToken   = "sandboxTwilioToken"
+	TwilioToken   = "twilioToken"
 	TwilioService = "MG00000000000000000000000000000001"
 	SheetID       = "sandbox-sheet"
 )
@@ -61,6 +61,7 @@ type Sandbox struct {
 	Meta    *meta.Server
 	Twilio  *twilio.Server
 	Google  *google.Server
+	Wait    time.Duration // how long Demo waits for an effect
 
 	stop    []func() error // last in, first out
 	failed  chan error     // a program of the pipeline that ended by itself
@@ -69,7 +70,7 @@ type Sandbox struct {
 
 // Start starts everything and waits until the edge can take a webhook.
 func Start(ctx context.Context, o Options) (s *Sandbox, err error) {
-	s = &Sandbox{failed: make(chan error, 2)}
+	s = &Sandbox{Wait: 20 * time.Second, failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -96,17 +97,13 @@ func Start(ctx context.Context, o Options) (s *Sandbox, err error) {
 		return nil, err
 	}
 	s.EdgeURL = "http://" + addr
-	graphURL, twilioURL, googleURL, err := s.vendors()
+	graphURL, twilioURL, googleURL, err := s.vendors([3]string{})
 	if err != nil {
 		return nil, err
 	}
 	credentials := filepath.Join(o.Dir, "service-account.json")
-	key, err := s.Google.CredentialsJSON(googleURL)
-	if err != nil {
-		return nil, fmt.Errorf("making the stand-in's credentials: %w", err)
-	}
-	if err := os.WriteFile(credentials, key, 0o600); err != nil {
-		return nil, fmt.Errorf("writing the stand-in's credentials: %w", err)
+	if err := s.writeCredentials(credentials, googleURL); err != nil {
+		return nil, err
 	}
 
 	consumers, err := consumersConfig(s.EdgeURL, s.NATS.UserURL("consumers"), graphURL, twilioURL, googleURL, credentials)
@@ -141,8 +138,9 @@ func consumersConfig(public, natsURL, graphURL, twilioURL, googleURL, credential
 	return cfg, nil
 }
 
-// vendors starts the stand-ins and gives their base URLs.
-func (s *Sandbox) vendors() (graphURL, twilioURL, googleURL string, err error) {
+// vendors starts the stand-ins and gives their base URLs. addrs are where they listen,
+// in the order Meta, Twilio, Google; "" is a free port.
+func (s *Sandbox) vendors(addrs [3]string) (graphURL, twilioURL, googleURL string, err error) {
 	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret}); err != nil {
 		return "", "", "", err
 	}
@@ -154,20 +152,51 @@ func (s *Sandbox) vendors() (graphURL, twilioURL, googleURL string, err error) {
 		MinLatency: 50 * time.Millisecond, MaxLatency: 150 * time.Millisecond}); err != nil {
 		return "", "", "", err
 	}
-	graphURL, err = s.serve(s.Meta)
-	if err == nil {
-		twilioURL, err = s.serve(s.Twilio)
-	}
 	s.onStop(s.Twilio.Close)
-	if err == nil {
-		googleURL, err = s.serve(s.Google)
+	urls := [3]string{}
+	for i, h := range []http.Handler{s.Meta, s.Twilio, s.Google} {
+		if urls[i], err = s.serve(h, addrs[i]); err != nil {
+			return "", "", "", err
+		}
 	}
-	return graphURL + "/v26.0", twilioURL, googleURL, err
+	return urls[0] + "/v26.0", urls[1], urls[2], nil
 }
 
-// serve serves a handler on a free port until the sandbox closes.
-func (s *Sandbox) serve(h http.Handler) (url string, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// Vendors starts the stand-ins alone, where README.md expects them, for an edge and
+// consumers that are started by hand. The service account's file goes to credentials.
+func Vendors(credentials string) (*Sandbox, error) {
+	s := &Sandbox{EdgeURL: "http://localhost:3000", failed: make(chan error, 1)}
+	_, _, googleURL, err := s.vendors([3]string{"127.0.0.1:3002", "127.0.0.1:3003", "127.0.0.1:3004"})
+	if err == nil {
+		err = s.writeCredentials(credentials, googleURL)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.AddDemoLead()
+	return s, nil
+}
+
+func (s *Sandbox) writeCredentials(file, googleURL string) error {
+	key, err := s.Google.CredentialsJSON(googleURL)
+	if err != nil {
+		return fmt.Errorf("making the stand-in's credentials: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fmt.Errorf("writing the stand-in's credentials: %w", err)
+	}
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		return fmt.Errorf("writing the stand-in's credentials: %w", err)
+	}
+	return nil
+}
+
+// serve serves a handler until the sandbox closes.
+func (s *Sandbox) serve(h http.Handler, addr string) (url string, err error) {
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return "", fmt.Errorf("listening: %w", err)
 	}
