@@ -146,7 +146,7 @@ func newLead(a announcement, f form, region string) (contracts.Lead, error) {
 	for from, to := range map[*scalar]*string{&f.FormID: &lead.FormID, &f.AdID: &lead.AdID} {
 		id, err := from.id()
 		if err != nil {
-			return lead, outcome.Permanentf(outcome.Malformed, "Graph's ids of the lead's form and ad: %w", err)
+			return lead, outcome.Permanentf(outcome.Malformed, "the lead's form and ad: %w", err)
 		}
 		if id != "" {
 			*to = id

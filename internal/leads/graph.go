@@ -132,7 +132,7 @@ func (g *Graph) lead(ctx context.Context, id string) (form, error) {
 
 func (g *Graph) read(ctx context.Context, id string) (form, error) {
 	if wait := g.held(); wait > 0 {
-		return form{}, outcome.Retry(outcome.RateLimited, wait, errors.New("Graph asked for a pause (rate limit)"))
+		return form{}, outcome.Retry(outcome.RateLimited, wait, errors.New("a rate limit of Graph is not over"))
 	}
 	query := url.Values{"fields": {leadFields}}
 	if g.proof != "" {
@@ -153,7 +153,7 @@ func (g *Graph) read(ctx context.Context, id string) (form, error) {
 		return form{}, unanswered(err)
 	}
 	if len(body) > maxAnswer {
-		return form{}, outcome.Permanentf(outcome.Malformed, "Graph's answer for the lead is longer than %d bytes", maxAnswer)
+		return form{}, outcome.Permanentf(outcome.Malformed, "the answer for the lead is longer than %d bytes", maxAnswer)
 	}
 	var answer struct {
 		form
@@ -177,11 +177,11 @@ func (g *Graph) read(ctx context.Context, id string) (form, error) {
 	g.holdFor(regain) // this was the last call that the limit allowed
 	switch {
 	case unreadable != nil:
-		return form{}, outcome.Temporary(outcome.Malformed, errors.New("Graph's answer for the lead is not readable"))
+		return form{}, outcome.Temporary(outcome.Malformed, errors.New("the answer for the lead is not readable"))
 	case string(answer.ID) != id:
-		return form{}, outcome.Temporary(outcome.Malformed, errors.New("Graph answered for another lead"))
+		return form{}, outcome.Temporary(outcome.Malformed, errors.New("the answer is about another lead"))
 	case answer.Fields == nil:
-		return form{}, outcome.Temporary(outcome.Malformed, errors.New("Graph's answer has no field_data"))
+		return form{}, outcome.Temporary(outcome.Malformed, errors.New("the answer has no field_data"))
 	}
 	return answer.form, nil
 }
@@ -236,7 +236,7 @@ func unanswered(err error) error {
 	}
 	var n net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout() {
-		return outcome.Temporary(outcome.Timeout, errors.New("Graph did not answer in time"))
+		return outcome.Temporary(outcome.Timeout, errors.New("no answer from Graph in time"))
 	}
 	return outcome.Temporary(outcome.Unavailable, fmt.Errorf("no answer from Graph: %w", err))
 }
