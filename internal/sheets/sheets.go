@@ -380,8 +380,16 @@ func (w *Writer) bucket(ctx context.Context) (*[numTabs]*want, error) {
 // audit makes the spreadsheet equal to the bucket, and says how many edits it took.
 func (w *Writer) audit(ctx context.Context) (repaired int, err error) {
 	w.views = nil
+	var wants *[numTabs]*want
+	var scanned time.Time
 	for range maxRounds {
-		n, done, err := w.round(ctx)
+		if wants == nil || w.client.now().Sub(scanned) > maxAge {
+			scanned = w.client.now()
+			if wants, err = w.bucket(ctx); err != nil {
+				return repaired, err
+			}
+		}
+		n, done, err := w.round(ctx, wants)
 		repaired += n
 		if done || err != nil {
 			return repaired, err
@@ -390,17 +398,13 @@ func (w *Writer) audit(ctx context.Context) (repaired int, err error) {
 	return repaired, outcome.Temporary(outcome.Conflict, fmt.Errorf("the spreadsheet kept changing for %d rounds", maxRounds))
 }
 
-// round reads everything, and writes what plan says; done when that is nothing.
-func (w *Writer) round(ctx context.Context) (written int, done bool, err error) {
+// round reads the spreadsheet, and writes what plan says; done when that is nothing.
+func (w *Writer) round(ctx context.Context, wants *[numTabs]*want) (written int, done bool, err error) {
 	sheets, err := w.client.sheets(ctx)
 	if err != nil {
 		return 0, false, err
 	}
 	if made, err := w.makeTabs(ctx, sheets); made || err != nil {
-		return 0, false, err
-	}
-	wants, err := w.bucket(ctx)
-	if err != nil {
 		return 0, false, err
 	}
 	if err := w.client.awaitWrite(ctx); err != nil {

@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"cloud.google.com/go/auth"
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/api/option"
 	api "google.golang.org/api/sheets/v4"
@@ -21,6 +27,7 @@ import (
 	"leadpipe/internal/bus"
 	"leadpipe/internal/natstest"
 	"leadpipe/internal/outcome"
+	"leadpipe/internal/sandbox/google"
 	"leadpipe/internal/state"
 )
 
@@ -787,4 +794,166 @@ func TestCancelledHandleReturnsAtOnce(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+// A process that was frozen between reading and writing reads again.
+func TestFrozenWriterReadsAgain(t *testing.T) {
+	t.Parallel()
+	for name, warm := range map[string]bool{"audit": false, "few changes": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			w := r.writer(t)
+			r.put(t, leads(0, 5))
+			if warm {
+				r.handle(t, w)
+			}
+			var reads, writes int
+			var read time.Time
+			r.paper.before = func(method string) *fault {
+				if strings.HasPrefix(method, "POST") {
+					if writes++; r.clock.Sub(read) > maxAge {
+						t.Errorf("a write began %v after the last reading", r.clock.Sub(read))
+					}
+				}
+				return nil
+			}
+			r.paper.after = func(method string) *fault {
+				read = r.clock
+				if strings.HasSuffix(method, "batchGet") {
+					if reads++; reads == 1 {
+						w.client.writes.AllowN(r.clock, w.client.writes.Burst()) // so that the write waits, and time passes
+						sleep := w.client.sleep
+						w.client.sleep = func(ctx context.Context, d time.Duration) error {
+							r.clock = r.clock.Add(time.Hour)
+							w.client.sleep = sleep
+							return sleep(ctx, d)
+						}
+					}
+				}
+				return nil
+			}
+			l := lead(2)
+			l.Status = contracts.LeadClient
+			r.put(t, map[string]any{contracts.KeyLead(l.ID): l})
+			for _, err := range w.Handle(t.Context(), r.changes(t)) {
+				if err != nil && outcome.Of(err).Kind != outcome.KindTemporary {
+					t.Error(err)
+				}
+			}
+			r.newest = 0 // redelivered
+			r.handle(t, w)
+			r.mustMatch(t)
+			if reads < 2 || writes == 0 {
+				t.Errorf("%d reads and %d writes", reads, writes)
+			}
+		})
+	}
+}
+
+// dial serves the stand-in over HTTP, and makes a writer with a credentials file, as in
+// production.
+func dial(tb testing.TB, r *rig, opt google.Options) (*google.Server, *Writer) {
+	tb.Helper()
+	s, err := google.New(opt)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	web := httptest.NewServer(s)
+	tb.Cleanup(web.Close)
+	data, err := s.CredentialsJSON(web.URL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	file := filepath.Join(tb.TempDir(), "account.json")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	w, err := New(context.Background(), Options{SpreadsheetID: "sheet1", CredentialsFile: file, URL: web.URL, Store: r.store, Scan: r.scan,
+		Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s, w
+}
+
+func TestServiceAccount(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.put(t, leads(0, 3))
+	s, w := dial(t, r, google.Options{Spreadsheets: []string{"sheet1"}})
+	r.handle(t, w)
+	if rows := s.Rows("Leads"); len(rows) != 4 || rows[3][2] != lead(2).Name {
+		t.Errorf("rows: %v", rows)
+	}
+	s.RevokeTokens()
+	r.put(t, leads(3, 4))
+	for _, err := range w.Handle(t.Context(), r.changes(t)) {
+		if o := outcome.Of(err); o.Kind != outcome.KindBlocked || o.Reason != outcome.Auth {
+			t.Errorf("with a revoked token: %v", err)
+		}
+	}
+}
+
+func TestRefusedAccountIsBlocked(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		opt    google.Options
+		reason outcome.Reason
+	}{
+		"not shared":          {google.Options{Spreadsheets: []string{"other"}, NotShared: []string{"sheet1"}}, outcome.Auth},
+		"no such spreadsheet": {google.Options{Spreadsheets: []string{"other"}}, outcome.Unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.put(t, leads(0, 2))
+			s, w := dial(t, r, c.opt)
+			for _, err := range w.Handle(t.Context(), r.changes(t)) {
+				if o := outcome.Of(err); o.Kind != outcome.KindBlocked || o.Reason != c.reason {
+					t.Errorf("got %v", err)
+				}
+			}
+			if n := len(s.Calls()); n != 1 {
+				t.Errorf("%d calls for a refusal", n)
+			}
+		})
+	}
+}
+
+func TestNoTokenIsBlockedOnlyWhenRefused(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]outcome.Kind{400: outcome.KindBlocked, 401: outcome.KindBlocked, 429: outcome.KindTemporary, 503: outcome.KindTemporary} {
+		err := classify("a call", &url.Error{Op: "Get", URL: "https://sheets.example.com", Err: &auth.Error{
+			Response: &http.Response{StatusCode: status}, Body: []byte(`{"error":"invalid_grant"}`)}}, time.Time{})
+		if got := outcome.Of(err).Kind; got != want {
+			t.Errorf("token endpoint answers %d: %s, want %s", status, got, want)
+		}
+	}
+}
+
+// BenchmarkTenThousandLeads measures rows a minute under Google's real quota, by the
+// real clock, against a stand-in that takes 200 ms a call.
+func BenchmarkTenThousandLeads(b *testing.B) {
+	const n = 10_000
+	for b.Loop() {
+		b.StopTimer()
+		r := newRig(b)
+		s, w := dial(b, r, google.Options{Spreadsheets: []string{"sheet1"}, MinLatency: 200 * time.Millisecond, MaxLatency: 200 * time.Millisecond})
+		r.put(b, leads(0, n))
+		b.StartTimer()
+		for part := range slices.Chunk(r.changes(b), 3000) {
+			for _, err := range w.Handle(b.Context(), part) {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		b.StopTimer()
+		if got := len(s.Rows("Leads")); got != n+1 || s.Stats().QuotaViolations > 0 {
+			b.Fatalf("%d rows, %d calls beyond the quota", got, s.Stats().QuotaViolations)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(n*float64(b.N)/b.Elapsed().Minutes(), "rows/min")
 }
