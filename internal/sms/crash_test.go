@@ -175,7 +175,7 @@ func TestCrashesTextOnce(t *testing.T) {
 	killed := 0
 	for queued := 0; queued < texts || killed < kills; {
 		if n := min(texts-queued, texts/kills+1); n > 0 {
-			r.queue(queued, queued+n)
+			r.queue(span(queued, queued+n)...)
 			queued += n
 		}
 		time.Sleep(100*time.Millisecond + rand.N(300*time.Millisecond)) // random moments are the point
@@ -221,7 +221,7 @@ func TestCrashAtEachStep(t *testing.T) {
 			})
 			r.quickRedelivery()
 			victim.Store(r.spawn(envKillAt + "=" + c.killAt))
-			r.queue(0, 1)
+			r.queue(0)
 			select {
 			case <-victim.Load().done:
 			case <-time.After(20 * time.Second):
@@ -249,7 +249,7 @@ func TestDrainFinishesWhatBegan(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *standin.Options) { o.MinLatency, o.MaxLatency = 300*time.Millisecond, 300*time.Millisecond })
 	w := r.spawn()
-	r.queue(0, 8)
+	r.queue(span(0, 8)...)
 	eventually(t, 20*time.Second, "a call begins", func() bool { return len(r.twilio.Calls()) > 0 })
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -162,25 +162,36 @@ func welcome(n int) (lead contracts.Lead, text contracts.SMS) {
 	}
 }
 
-// queue commits leads, contacts and queued welcomes of the numbers from first to last-1,
-// as leads does.
-func (r *rig) queue(first, last int) {
+// span lists the numbers from first to last-1.
+func span(first, last int) []int {
+	var ns []int
+	for n := first; n < last; n++ {
+		ns = append(ns, n)
+	}
+	return ns
+}
+
+// queue commits leads, contacts and queued welcomes of some numbers, as leads does.
+func (r *rig) queue(ns ...int) {
 	r.tb.Helper()
-	for n, err := range r.store.Fold(context.Background(), last-first, func(tx *state.Tx, i int) error {
-		lead, text := welcome(first + i)
-		contact, _, err := state.Get[contracts.Contact](tx, contracts.KeyContact(digits(first+i)))
+	for i, err := range r.store.Fold(context.Background(), len(ns), func(tx *state.Tx, i int) error {
+		lead, text := welcome(ns[i])
+		key := contracts.KeyContact(digits(ns[i]))
+		contact, _, err := state.Get[contracts.Contact](tx, key)
 		if err != nil {
 			return err
 		}
 		contact.Phone, contact.Leads, contact.Customers = lead.Phone, []string{lead.ID}, []string{}
-		return errors.Join(
-			tx.Put(contracts.KeyLead(lead.ID), lead),
-			tx.Put(contracts.KeyContact(digits(first+i)), contact),
-			tx.Put(contracts.KeySMS(text.Kind, text.Cause), text),
-		)
+		if err := tx.Put(contracts.KeyLead(lead.ID), lead); err != nil {
+			return err
+		}
+		if err := tx.Put(key, contact); err != nil {
+			return err
+		}
+		return tx.Put(contracts.KeySMS(text.Kind, text.Cause), text)
 	}, nil) {
 		if err != nil {
-			r.tb.Fatalf("queueing %d: %v", first+n, err)
+			r.tb.Fatalf("queueing %d: %v", ns[i], err)
 		}
 	}
 }
@@ -331,7 +342,7 @@ func (l *logs) logger() *slog.Logger {
 			defer l.mu.Unlock()
 			checkLog(l.tb, l.text.String())
 			if l.tb.Failed() {
-				l.tb.Logf("log:\n%.4000s", l.text.String())
+				l.tb.Logf("log:\n%.400000s", l.text.String())
 			}
 		})
 	})

@@ -11,7 +11,7 @@ func TestWalk(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.runSMS()
-	r.queue(0, 300)
+	r.queue(span(0, 300)...)
 	r.statuses(20*time.Second, 0, 300, contracts.SMSSent)
 	for to, n := range r.sendsPer() {
 		if n != 1 {

@@ -71,7 +71,7 @@ func judge(err error, left bool, status int) answer {
 	}
 	var hold *holdError
 	if errors.As(err, &hold) && !left {
-		return answer{verdict: held, err: err}
+		return answer{verdict: held, err: hold}
 	}
 	code := 0
 	var rest *client.TwilioRestError
