@@ -82,7 +82,6 @@ type simInvoice struct {
 	failed             int
 	next               time.Time
 	amount             int64
-	url                string
 }
 
 type action struct {
