@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,9 +26,11 @@ const (
 	maxHeld = 32 << 20
 	// drainTime is how long work in hand may take after the stop. The program has 20 s.
 	drainTime = 15 * time.Second
-	// pullExpiry renews the request for messages; shorter than the pin's 30 s, or an
-	// idle writer would lose its pin.
-	pullExpiry = 10 * time.Second
+	// pullExpiry renews the request for messages. A drain has to wait for the last one,
+	// and an idle writer that did not renew it within 30 s would lose its pin.
+	pullExpiry = time.Second
+	// pullPause is between two requests when the server does not answer.
+	pullPause = 250 * time.Millisecond
 )
 
 // Options describe one durable's loop.
@@ -120,26 +123,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("durable %s of %s: %w", l.o.Durable, l.o.Stream, err)
 	}
-	pull := []jetstream.PullMessagesOpt{
-		jetstream.PullMaxMessagesWithBytesLimit(l.o.Max, maxHeld),
-		jetstream.PullExpiry(pullExpiry),
-	}
-	if l.o.Group != "" {
-		pull = append(pull, jetstream.PullPriorityGroup(l.o.Group))
-	}
-	it, err := consumer.Messages(pull...)
-	if err != nil {
-		return fmt.Errorf("asking for messages of %s: %w", l.o.Durable, err)
-	}
 	ackWait := consumer.CachedInfo().Config.AckWait
 
 	// Work goes on for a while after ctx has ended.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		it.Drain()
-		time.AfterFunc(drainTime, cancel)
-	})
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, cancel) })
 	defer stop()
 
 	var workers, alive sync.WaitGroup
@@ -149,8 +138,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	beat := make(chan struct{})
 	alive.Go(func() { l.heartbeats(beat, ackWait/3) })
 
-	err = l.fetch(ctx, it)
-	it.Stop()
+	err = l.fetch(ctx, consumer)
 	close(l.queue)
 	workers.Wait()
 	close(beat)
@@ -158,26 +146,46 @@ func (l *Loop) Run(ctx context.Context) error {
 	return err
 }
 
-// fetch moves messages into the queue until the iterator ends.
-func (l *Loop) fetch(ctx context.Context, it jetstream.MessagesContext) error {
-	for {
-		raw, err := it.Next()
-		switch {
-		case err == nil:
-			l.accept(ctx, raw)
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
-			return nil
-		case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, jetstream.ErrConnectionClosed):
-			if ctx.Err() != nil {
-				return nil
+// fetch asks for messages and queues them, until ctx ends. It asks for Max at a time and
+// only after the last of them is queued: an iterator that asks ahead (Messages, Consume)
+// gives up on a reader that is busy for some seconds, asks once more, and then drops what
+// it has no room for, which comes again only after ack_wait.
+func (l *Loop) fetch(ctx context.Context, consumer jetstream.Consumer) error {
+	pull := []jetstream.FetchOpt{jetstream.FetchMaxWait(pullExpiry), jetstream.FetchMaxBytes(maxHeld)}
+	if l.o.Group != "" {
+		pull = append(pull, jetstream.FetchPriorityGroup(l.o.Group))
+	}
+	for ctx.Err() == nil {
+		batch, err := consumer.Fetch(l.o.Max, pull...)
+		if err == nil {
+			for raw := range batch.Messages() {
+				l.accept(ctx, raw)
 			}
+			err = batch.Error()
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, nats.ErrConnectionClosed) || l.gone(ctx, err) {
 			return fmt.Errorf("durable %s of %s: %w", l.o.Durable, l.o.Stream, err)
-		default:
-			// Missed heartbeats, a leader that moved, a pin that went elsewhere: the iterator
-			// asks again by itself.
-			l.log.Debug("asking for messages again", "reason", err.Error())
+		}
+		// No leader, no connection, a pin that went elsewhere: all pass.
+		l.log.Debug("asking for messages again", "reason", err.Error())
+		select {
+		case <-ctx.Done():
+		case <-time.After(pullPause):
 		}
 	}
+	return nil
+}
+
+// gone says whether the durable no longer exists, for an answer that nobody listens.
+func (l *Loop) gone(ctx context.Context, err error) bool {
+	if !errors.Is(err, nats.ErrNoResponders) {
+		return false
+	}
+	_, err = l.js.Consumer(ctx, l.o.Stream, l.o.Durable)
+	return errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
 func (l *Loop) accept(ctx context.Context, raw jetstream.Msg) {
