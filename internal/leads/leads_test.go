@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,23 +61,29 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ts := httptest.NewServer(m)
+	r := &rig{Server: s, t: t, js: s.JetStream("operator"), store: state.New(s.JetStream("consumers"), nil), meta: m}
+	r.serve(m)
+	return r
+}
+
+// serve makes a consumer that asks graph.
+func (r *rig) serve(graph http.Handler) {
+	r.t.Helper()
+	ts := httptest.NewServer(graph)
 	g, err := leads.NewGraph(leads.GraphOptions{URL: ts.URL + "/v26.0", Token: token, AppSecret: secret})
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	t.Cleanup(func() { g.Close(); ts.Close() })
+	r.t.Cleanup(func() { g.Close(); ts.Close() })
 	welcome, err := leads.ParseWelcome("")
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	r := &rig{Server: s, t: t, js: s.JetStream("operator"), store: state.New(s.JetStream("consumers"), nil), meta: m}
 	r.leads, err = leads.New(leads.Options{Graph: g, Store: r.store, Region: "FR", SMSMaxAge: 48 * time.Hour, Welcome: welcome})
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	r.handle = bus.Fold(contracts.Leads, r.store, 8, r.leads.Prepare, r.leads.Decide)
-	return r
 }
 
 // person is a lead whose form has Meta's own fields.
@@ -519,15 +527,37 @@ func TestUnusualContentsArriveAsTheyAre(t *testing.T) {
 		t.Errorf("name %q, text %q", lead.Name, sms.Body)
 	}
 	r.bucket()
+}
 
-	huge := person("2", "Zoé", "+33639980103", "", morning)
-	for i := range 30 {
-		huge.Fields = append(huge.Fields, meta.Field{Name: strconv.Itoa(i), Values: []string{strings.Repeat("<", 60_000)}})
+// TestTheFormOfSomebodyElsesNumber: a text must not carry what a stranger typed as
+// the first name.
+func TestTheFormOfSomebodyElsesNumber(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	l := person("1", "Zoé Martin", mobile, "", morning)
+	l.Fields = append(l.Fields, meta.Field{Name: "first_name", Values: []string{"gagnez sur evil.com"}})
+	r.arrive(l)
+	lead, _ := get[contracts.Lead](r, "lead.1")
+	if sms, ok := get[contracts.SMS](r, "sms.welcome.1"); !ok || strings.Contains(sms.Body, "evil") || lead.FirstName != "gagnez sur evil.com" {
+		t.Errorf("%q, %q", lead.FirstName, sms.Body)
 	}
-	r.meta.AddLead(huge)
-	results := r.handle(t.Context(), []contracts.Message{announce(huge, meta.AsStrings), announce(l, meta.AsStrings)})
+}
+
+// TestLeadTooLargeForTheBucket: one byte of an answer may take six in a record, and a
+// record that the server refuses would hold up those beside it.
+func TestLeadTooLargeForTheBucket(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		size := 10
+		if strings.HasSuffix(req.URL.Path, "/1") {
+			size = 1 << 20
+		}
+		fmt.Fprintf(w, `{"id":%q,"field_data":[{"name":"q","values":[%q]}]}`, path.Base(req.URL.Path), strings.Repeat("<", size))
+	}))
+	results := r.handle(t.Context(), []contracts.Message{announce(person("1", "", "", "", morning), meta.AsStrings), announce(person("2", "", "", "", morning), meta.AsStrings)})
 	if o := outcome.Of(results[0]); o.Kind != outcome.KindPermanent || o.Reason != outcome.Malformed || results[1] != nil {
-		t.Errorf("a lead too large for the bucket: %v", results)
+		t.Errorf("%v", results)
 	}
 }
 
