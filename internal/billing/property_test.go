@@ -234,10 +234,11 @@ func fold(rt rapid.TB, t *testing.T, store *state.Store, ops []func(*state.Tx) e
 	for w := range workers {
 		mine := ops[w*len(ops)/workers : (w+1)*len(ops)/workers]
 		most := 1 + rng.IntN(max(len(mine), 1))
+		least := 1 + len(mine)/8 // a commit is a few milliseconds, whatever it holds
 		parts := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		wg.Go(func() {
 			for len(mine) > 0 {
-				n := min(len(mine), 1+parts.IntN(most))
+				n := min(len(mine), least+parts.IntN(most))
 				for _, err := range store.Fold(t.Context(), n, func(tx *state.Tx, i int) error { return mine[i](tx) }, nil) {
 					if err != nil {
 						errs <- err
