@@ -48,7 +48,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"internal/webhook/facebook", append([]string{bus, edge, "internal/state", "github.com/nats-io"}, domains...)},
 		{"internal/webhook/twilio", append([]string{bus, edge, "internal/state", "github.com/nats-io"}, domains...)},
 		{"internal/edge", append([]string{bus, "internal/state", "github.com/nats-io"}, domains...)},
-		{"cmd/edge", append([]string{"internal/state", "google.golang.org/api", "github.com/twilio/twilio-go/rest"}, domains...)},
+		{"cmd/edge", append([]string{"google.golang.org/api", "github.com/twilio/twilio-go/rest"}, domains...)},
 		{"cmd/consumers", []string{webhook, edge, server, "internal/sandbox"}},
 	}
 	for _, d := range domains {

@@ -38,7 +38,7 @@ func (s *Store) fetch(ctx context.Context, keys []string) (map[string]revision, 
 				return nil, fmt.Errorf("reading %d records: %w", n, err)
 			}
 			s.retries.Inc()
-			if ctxErr := pause(ctx, attempt); ctxErr != nil {
+			if ctxErr := pause(ctx, attempt, 0); ctxErr != nil {
 				return nil, fmt.Errorf("reading %d records: %w (last answer: %w)", n, ctxErr, err)
 			}
 		}

@@ -91,7 +91,7 @@ func (s *Store) Update(ctx context.Context, decide func(*Tx) error) error {
 			return err
 		}
 		s.conflicts.Inc()
-		if err := pause(ctx, attempt); err != nil {
+		if err := pause(ctx, attempt, 0); err != nil {
 			return fmt.Errorf("committing after %d conflicts: %w", attempt+1, err)
 		}
 	}
@@ -142,6 +142,7 @@ type fold struct {
 func (f *fold) part(pending []int, seeds []Seed) (done map[int]bool, err error) {
 	keys := map[string]bool{} // all that was read: one request fetches them again
 	for attempt := 0; ; attempt++ {
+		start := time.Now()
 		tx := f.store.begin(f.ctx)
 		if err := tx.load(slices.Collect(maps.Keys(keys))); err != nil {
 			return nil, err
@@ -175,7 +176,7 @@ func (f *fold) part(pending []int, seeds []Seed) (done map[int]bool, err error) 
 		if attempt+1 >= conflictsBeforeHalving && len(pending) > 1 {
 			pending = pending[:(len(pending)+1)/2]
 		}
-		if err := pause(f.ctx, attempt); err != nil {
+		if err := pause(f.ctx, attempt, time.Since(start)); err != nil {
 			return nil, fmt.Errorf("committing %d decisions after %d conflicts: %w", len(pending), attempt+1, err)
 		}
 	}
@@ -254,6 +255,9 @@ func guard(decide func() error) (err error) {
 
 // Get reads one record outside of any transaction; false where there is none.
 func (s *Store) Get(ctx context.Context, key string, into any) (bool, error) {
+	if !validKey(key) {
+		return false, outcome.Permanentf(outcome.Malformed, "not a key of the bucket: kind %q", kind(key))
+	}
 	found, err := s.fetch(ctx, []string{key})
 	if err != nil {
 		return false, err
@@ -328,7 +332,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) error {
 			return err
 		}
 		s.retries.Inc()
-		if ctxErr := pause(ctx, attempt); ctxErr != nil {
+		if ctxErr := pause(ctx, attempt, 0); ctxErr != nil {
 			return fmt.Errorf("committing: %w (last answer: %w)", ctxErr, err)
 		}
 	}
@@ -397,10 +401,11 @@ func worthAnotherTry(err error) bool {
 	return false
 }
 
-// pause waits before the attempt after the given one: full jitter, 1 ms to half a
-// second.
-func pause(ctx context.Context, attempt int) error {
-	ceiling := min(500*time.Millisecond, 4*time.Millisecond<<min(attempt, 10))
+// pause waits before the attempt after the given one, with full jitter: up to 4 ms, or
+// as long as the attempt took, and up to twice as much with each further one. Folds
+// that lose a race and start over at once, all together, would only meet again.
+func pause(ctx context.Context, attempt int, took time.Duration) error {
+	ceiling := min(500*time.Millisecond, max(4*time.Millisecond, took)<<min(attempt, 7))
 	t := time.NewTimer(time.Millisecond + rand.N(ceiling))
 	defer t.Stop()
 	select {
