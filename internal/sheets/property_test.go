@@ -68,19 +68,20 @@ func (s *scene) run() {
 			s.Fatalf("audit: %v", err)
 		}
 	}
-	s.Repeat(map[string]func(*rapid.T){
-		"":       func(*rapid.T) {},
-		"change": func(*rapid.T) { s.change() },
-		"person": func(*rapid.T) { s.person() },
-		"work": func(*rapid.T) {
+	for range rapid.IntRange(1, 14).Draw(s.T, "steps") {
+		switch rapid.SampledFrom([]string{"change", "person", "work", "audit"}).Draw(s.T, "step") {
+		case "change":
+			s.change()
+		case "person":
+			s.person()
+		case "work":
 			s.disturbed(s.work)
 			mend()
-		},
-		"audit": func(*rapid.T) {
+		case "audit":
 			s.disturbed(func(ctx context.Context, i int) { _, _ = s.writers[i].Audit(ctx) })
 			mend()
-		},
-	})
+		}
+	}
 	s.clock = s.clock.Add(time.Hour)
 	if _, err := s.writers[rapid.IntRange(0, 1).Draw(s.T, "last")].Audit(context.Background()); err != nil {
 		s.Fatalf("last audit: %v", err)
