@@ -407,6 +407,10 @@ func TestATieIsSettledByStripe(t *testing.T) {
 			if again := get[contracts.Subscription](d, "subscription.sub_1"); again.Status != now || len(server.Calls()) != 1 {
 				t.Errorf("status %s after %d calls", again.Status, len(server.Calls()))
 			}
+			d.handle(d.subscription("evt_3", "updated", 7, "unpaid", nil)) // a later second: the tie is history
+			if later := get[contracts.Subscription](d, "subscription.sub_1"); later.Status != "unpaid" || later.Settled != nil {
+				t.Errorf("status %s, settled %v", later.Status, later.Settled)
+			}
 		})
 	}
 }

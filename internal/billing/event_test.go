@@ -67,6 +67,16 @@ func TestBothGenerationsOfPayloadsSayTheSame(t *testing.T) {
 	}
 }
 
+func TestAPartOfAnObjectThatChangedLeavesTheRest(t *testing.T) {
+	t.Parallel()
+	sub := stripe.Subscription{ID: "sub_1", Customer: "cus_1", Status: "active", Price: "price_1", Amount: 2900, CancelReason: "cancellation_requested"}
+	e := mustDecode(t, stripe.Event{ID: "evt_1", Type: "customer.subscription.updated", Version: stripe.Endive, Created: at(1),
+		Object: sub.Render(stripe.Endive), Previous: map[string]any{"cancellation_details": map[string]any{"comment": "too dear"}}}.JSON())
+	if e.sub.before == nil || *e.sub.before != e.sub.state {
+		t.Errorf("was %+v, is %+v", e.sub.before, e.sub.state)
+	}
+}
+
 func event(eventType, object string) []byte {
 	return []byte(`{"id":"evt_1","object":"event","type":"` + eventType + `","created":1795000000,"data":{"object":` + object + `}}`)
 }
