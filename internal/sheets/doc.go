@@ -26,6 +26,10 @@
 // a plan of what to do next (table.go, pure), repeated until there is nothing to do.
 // Two writers at once are therefore no danger: the last audit is right.
 //
+// What stays open: a row that meets two such accidents, one to its key and one to its
+// cells, before any audit has seen the first, can't be told any more. Its record comes
+// back in another row, and a person's notes stay where they are.
+//
 // A deleted record's row is emptied, but the row stays, with what people added.
 //
 // Row-bound developer metadata would be an address that survives sorting, but Google
