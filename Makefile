@@ -52,12 +52,12 @@ ci: ## what CI runs
 # Both need the nats CLI; it asks before it changes anything.
 streams-diff: ## show how the running streams and durables differ from streams/*.json
 	@for s in WEBHOOKS KV_crm; do \
-		$(NATS) --server $(SERVER) stream edit $$s --config streams/$$s.stream.json --dry-run || true; \
+		$(NATS) --server $(SERVER) stream edit $$s --config streams/$$s.stream.json --dry-run && echo "$$s as declared" || true; \
 	done
 	@for f in streams/*.consumer.json; do \
 		c=$${f#streams/}; c=$${c%.consumer.json}; \
-		echo "$${c%%.*} > $${c#*.}"; \
-		$(NATS) --server $(SERVER) consumer edit $${c%%.*} $${c#*.} --config $$f --dry-run || true; \
+		$(NATS) --server $(SERVER) consumer info $${c%%.*} $${c#*.} >/dev/null 2>&1 || { echo "$${c%%.*} > $${c#*.} does not exist"; continue; }; \
+		$(NATS) --server $(SERVER) consumer edit $${c%%.*} $${c#*.} --config $$f --dry-run && echo "$${c%%.*} > $${c#*.} as declared" || true; \
 	done
 
 streams-apply: ## align them
