@@ -64,15 +64,26 @@ func Parse(s, region string) (Number, error) {
 	if !typed.MatchString(s) {
 		return "", Unreadable
 	}
+	n, ok := read(s, region)
+	if !ok {
+		return "", Unreadable
+	}
+	// The library reads "000000" as +61000000, and that as +6100000. A number that is
+	// another one when read again would be kept under two keys.
+	if again, ok := read(n, region); !ok || again != n {
+		return "", Unreadable
+	}
+	return Number(n), nil
+}
+
+// read gives a number in E.164; false: it is none.
+func read(s, region string) (string, bool) {
 	n, err := phonenumbers.Parse(s, region)
 	if err != nil || phonenumbers.IsPossibleNumberWithReason(n) != phonenumbers.IS_POSSIBLE {
-		return "", Unreadable
+		return "", false
 	}
 	out := phonenumbers.Format(n, phonenumbers.E164)
-	if !e164.MatchString(out) {
-		return "", Unreadable
-	}
-	return Number(out), nil
+	return out, e164.MatchString(out)
 }
 
 // visible drops what copying from an address book leaves around a number (marks of
@@ -99,10 +110,10 @@ func (n Number) Mobile() bool {
 		return true
 	}
 	p, err := phonenumbers.Parse(string(n), "")
-	if err != nil || !phonenumbers.IsValidNumber(p) {
+	if err != nil {
 		return false
 	}
-	kind := phonenumbers.GetNumberType(p)
+	kind := phonenumbers.GetNumberType(p) // of an invalid number: unknown
 	return kind == phonenumbers.MOBILE || kind == phonenumbers.FIXED_LINE_OR_MOBILE
 }
 

@@ -51,6 +51,7 @@ func TestTextable(t *testing.T) {
 		{"no tables know 0712", "0712345678", "FR", "+33712345678", nil},
 
 		{"premium", "+33 899 70 12 34", "FR", "+33899701234", phone.NotMobile},
+		{"mobile by its length, of no assigned range", "+32 400 00 00 00", "FR", "+32400000000", phone.NotMobile},
 		{"landline", "01 99 00 12 34", "FR", "+33199001234", phone.NotMobile},
 		{"voice over IP", "09 37 00 12 34", "FR", "+33937001234", phone.NotMobile},
 		{"freephone", "0800 123 456", "FR", "+33800123456", phone.NotMobile},
@@ -72,6 +73,7 @@ func TestTextable(t *testing.T) {
 		{"no such country", "+999 123 456 789", "FR", "", phone.Unreadable},
 		{"no region", "0639980102", "", "", phone.Unreadable},
 		{"e-mail address", "camille@example.com", "FR", "", phone.Unreadable},
+		{"another number when read again", "000000", "CC", "", phone.Unreadable},
 		{"zeros", strings.Repeat("0", 1000), "FR", "", phone.Unreadable},
 		{"long", strings.Repeat("0639980102", 1000), "FR", "", phone.Unreadable},
 	} {
@@ -152,6 +154,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(s, "FR")
 		f.Add(s, "US")
 	}
+	f.Add("000000", "CC")
 	f.Fuzz(func(t *testing.T, s, region string) {
 		n, err := phone.Textable(s, region)
 		if m := phone.Mask(s) + phone.MaskEmail(s); !strings.Contains(m, "****") {
