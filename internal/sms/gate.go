@@ -43,7 +43,8 @@ func (s *Sender) gate(j *job) func(context.Context) error {
 		for {
 			began := time.Now()
 			if began.After(j.latest) {
-				return &holdError{why: "the claim is too old", again: 0}
+				// More is claimed than this machine can call; a pause relieves it.
+				return &holdError{why: "the claim is too old", again: firstPause}
 			}
 			if j.sms.Kind == contracts.SMSOptOutConfirmation {
 				return nil // the one text that follows a STOP

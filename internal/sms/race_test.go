@@ -152,7 +152,10 @@ func (r *rig) race(numbers int, hold time.Duration, change func(*sms.Options)) (
 	defer client.CloseIdleConnections()
 	l := &looked{subj: map[string]chan struct{}{}, done: map[string]bool{}}
 	for range 3 {
-		r.runSMS(func(o *sms.Options) { change(o); o.Look = l.watch(o.Look) })
+		r.runSMS(func(o *sms.Options) {
+			change(o)
+			o.Look, o.Lease = l.watch(o.Look), 20*callTime // nobody dies here, and the machine may be slow
+		})
 	}
 	stopOptOuts := r.runOptOuts()
 
@@ -276,12 +279,20 @@ func TestRaceNeedsItsParts(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(o *standin.Options) { o.MaxLatency = 20 * time.Millisecond })
-			late, welcomes := r.race(raced(), c.hold, c.change)
+			numbers, late, welcomes := 0, 0, 0
+			for late == 0 && numbers < raced() || stress() && numbers < raced() {
+				round := raced()
+				if !stress() {
+					round /= 3 // mostly the first one shows it
+				}
+				r := newRig(t, func(o *standin.Options) { o.MaxLatency = 20 * time.Millisecond })
+				l, w := r.race(round, c.hold, c.change)
+				numbers, late, welcomes = numbers+round, late+l, welcomes+w
+			}
 			if late == 0 {
 				t.Error("nothing is late")
 			}
-			t.Logf("%d numbers, %d welcomes, %d late", raced(), welcomes, late)
+			t.Logf("%d numbers, %d welcomes, %d late", numbers, welcomes, late)
 		})
 	}
 }

@@ -96,7 +96,8 @@ type Call struct {
 
 // Call prepares one request. gate, which may be nil, is asked when the request has its
 // connection and before its first byte is written; an error from it is the request's,
-// and then nothing has left. It should heed the context that it is given.
+// and then nothing has left. The call waits for
+// it even beyond its time, so it has to heed the context that it is given.
 func (c *Client) Call(ctx context.Context, gate func(context.Context) error) *Call {
 	return &Call{client: c, ctx: ctx, gate: gate}
 }
