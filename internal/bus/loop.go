@@ -39,7 +39,7 @@ type Options struct {
 	Durable string
 	Handle  Handler
 	Max     int           // messages at a time; as many as are waiting, up to this
-	Gather  time.Duration // how long to wait for more after the first one
+	Gather  time.Duration // least time between two batches of a worker, to gather more; see gather
 	Workers int           // handlers side by side; 1 unless the order of effects allows more
 	Group   string        // priority group of a durable with one active client
 	Store   *state.Store  // where incidents are recorded
@@ -227,11 +227,13 @@ func received(raw jetstream.Msg) (contracts.Message, error) {
 
 // work handles batches until the queue is closed and empty.
 func (l *Loop) work(ctx, work context.Context) {
+	var ended time.Time // of the batch before
 	for {
-		batch, last := l.gather(ctx)
+		batch, last := l.gather(ctx, ended)
 		if len(batch) > 0 {
 			l.handle(ctx, work, batch)
 		}
+		ended = time.Now()
 		if last {
 			return
 		}
@@ -239,8 +241,9 @@ func (l *Loop) work(ctx, work context.Context) {
 }
 
 // gather waits for a message, then takes what else is there, up to Max. So a batch is
-// one message while little happens and hundreds under load.
-func (l *Loop) gather(ctx context.Context) (batch []delivery, last bool) {
+// one message while little happens and hundreds under load. With Gather, a batch after a
+// quiet time waits for a tenth of it only, for what belongs together to come together.
+func (l *Loop) gather(ctx context.Context, ended time.Time) (batch []delivery, last bool) {
 	first, ok := <-l.queue
 	if !ok {
 		return nil, true
@@ -252,7 +255,7 @@ func (l *Loop) gather(ctx context.Context) (batch []delivery, last bool) {
 	}
 	var enough <-chan time.Time
 	if l.o.Gather > 0 && ctx.Err() == nil {
-		t := time.NewTimer(l.o.Gather)
+		t := time.NewTimer(max(l.o.Gather/10, l.o.Gather-time.Since(ended)))
 		defer t.Stop()
 		enough = t.C
 	}

@@ -45,11 +45,12 @@ const (
 
 // Options say how a sandbox runs.
 type Options struct {
-	Dir      string   // for the NATS store and the credentials file
-	NATSConf string   // nats.conf
-	NATSPort int      // -1: a free one
-	EdgeAddr string   // where the edge listens; port 0: a free one
-	Without  []string // durables that are not run, to see what is missing then
+	Dir      string        // for the NATS store and the credentials file
+	NATSConf string        // nats.conf
+	NATSPort int           // -1: a free one
+	EdgeAddr string        // where the edge listens; port 0: a free one
+	Without  []string      // durables that are not run, to see what is missing then
+	Latency  time.Duration // of every call to a stand-in; 0: 50 to 150 ms
 	Log      *slog.Logger
 }
 
@@ -97,7 +98,7 @@ func Start(ctx context.Context, o Options) (s *Sandbox, err error) {
 		return nil, err
 	}
 	s.EdgeURL = "http://" + addr
-	graphURL, twilioURL, googleURL, err := s.vendors([3]string{})
+	graphURL, twilioURL, googleURL, err := s.vendors([3]string{}, o.Latency)
 	if err != nil {
 		return nil, err
 	}
@@ -140,16 +141,20 @@ func consumersConfig(public, natsURL, graphURL, twilioURL, googleURL, credential
 
 // vendors starts the stand-ins and gives their base URLs. addrs are where they listen,
 // in the order Meta, Twilio, Google; "" is a free port.
-func (s *Sandbox) vendors(addrs [3]string) (graphURL, twilioURL, googleURL string, err error) {
-	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret}); err != nil {
+func (s *Sandbox) vendors(addrs [3]string, latency time.Duration) (graphURL, twilioURL, googleURL string, err error) {
+	least, most := latency, latency
+	if latency == 0 {
+		least, most = 50*time.Millisecond, 150*time.Millisecond
+	}
+	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret, MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
 	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms",
-		MinLatency: 50 * time.Millisecond, MaxLatency: 150 * time.Millisecond}); err != nil {
+		MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
 	if s.Google, err = google.New(google.Options{Spreadsheets: []string{SheetID},
-		MinLatency: 50 * time.Millisecond, MaxLatency: 150 * time.Millisecond}); err != nil {
+		MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
 	s.onStop(s.Twilio.Close)
@@ -166,7 +171,7 @@ func (s *Sandbox) vendors(addrs [3]string) (graphURL, twilioURL, googleURL strin
 // consumers that are started by hand. The service account's file goes to credentials.
 func Vendors(credentials string) (*Sandbox, error) {
 	s := &Sandbox{EdgeURL: "http://localhost:3000", failed: make(chan error, 1)}
-	_, _, googleURL, err := s.vendors([3]string{"127.0.0.1:3002", "127.0.0.1:3003", "127.0.0.1:3004"})
+	_, _, googleURL, err := s.vendors([3]string{"127.0.0.1:3002", "127.0.0.1:3003", "127.0.0.1:3004"}, 0)
 	if err == nil {
 		err = s.writeCredentials(credentials, googleURL)
 	}

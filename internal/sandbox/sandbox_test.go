@@ -93,7 +93,7 @@ func TestDemo(t *testing.T) {
 			t.Fatal(err)
 		}
 		contractstest.Webhook(t, m.Subject, m.Data)
-		for _, h := range []string{contracts.HeaderSpecVersion, contracts.HeaderID, contracts.HeaderSource, contracts.HeaderType, contracts.HeaderTime, jetstream.MsgIDHeader} {
+		for _, h := range []string{contracts.HeaderSpecVersion, contracts.HeaderID, contracts.HeaderSource, contracts.HeaderType, contracts.HeaderTime, contracts.HeaderSubject, jetstream.MsgIDHeader} {
 			if m.Header.Get(h) == "" {
 				t.Errorf("%s has no %s", m.Subject, h)
 			}

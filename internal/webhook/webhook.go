@@ -38,7 +38,7 @@ func Secrets(secrets []string) error {
 }
 
 // Message names a message with the CloudEvents attributes of binary mode. id is the
-// provider's own; subject may be "".
+// provider's own, subject the id of what it is about.
 func Message(natsSubject, msgID, source, id, typ, subject string, received time.Time, data []byte) contracts.Message {
 	h := map[string]string{
 		contracts.HeaderSpecVersion: contracts.SpecVersion,
@@ -46,10 +46,8 @@ func Message(natsSubject, msgID, source, id, typ, subject string, received time.
 		contracts.HeaderSource:      source,
 		contracts.HeaderType:        typ,
 		contracts.HeaderTime:        received.UTC().Format(time.RFC3339Nano),
+		contracts.HeaderSubject:     subject,
 		contracts.HeaderContentType: contracts.ContentJSON,
-	}
-	if subject != "" {
-		h[contracts.HeaderSubject] = subject
 	}
 	return contracts.Message{Subject: natsSubject, ID: msgID, Header: h, Data: data}
 }

@@ -75,7 +75,7 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) ([]con
 	}
 	var about string
 	if json.Unmarshal(object.ID, &about) != nil || !contracts.ValidID(about) {
-		about = ""
+		about = e.ID
 	}
 	return []contracts.Message{webhook.Message(contracts.SubjectStripe(e.Type), contracts.MessageIDStripe(e.ID),
 		"/stripe", e.ID, e.Type, about, now, body)}, nil

@@ -84,7 +84,7 @@ func (v *Verifier) Inbound(body []byte, requestURI, signature string, now time.T
 		subject, typ = contracts.SubjectOptOut, "com.twilio.sms.optout"
 	}
 	return []contracts.Message{webhook.Message(subject(v.sender(from)), contracts.MessageIDTwilio(sid),
-		"/twilio", sid, typ, "", now, data)}, optOut, nil
+		"/twilio", sid, typ, sid, now, data)}, optOut, nil
 }
 
 // Status verifies a delivery status of a text that we sent. The data has, beside the
