@@ -72,12 +72,16 @@ type Edge struct {
 	answered *prometheus.CounterVec
 	took     *prometheus.HistogramVec
 	inHand   prometheus.Gauge
+	unnamed  prometheus.Counter
 }
 
 // New checks the options and makes an edge.
 func New(o Options) (*Edge, error) {
 	if o.Publisher == nil || o.Ready == nil || o.Metrics == nil || o.Log == nil || o.PublishTimeout <= 0 {
 		return nil, errors.New("edge: an option is missing")
+	}
+	if o.OptOutHold < 0 {
+		return nil, errors.New("edge: the hold of an opt-out's answer is negative")
 	}
 	if o.OptOutHold == 0 {
 		o.OptOutHold = DefaultOptOutHold
@@ -91,9 +95,11 @@ func New(o Options) (*Edge, error) {
 			Name: "edge_request_seconds", Help: "From the first byte to the answer.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}, []string{"provider"}),
 		inHand: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "edge_requests_in_hand", Help: "Webhook requests being handled."}),
+		unnamed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edge_leads_unnamed_total", Help: "Times that Meta told of leads and not of which: they are missed."}),
 	}
 	if o.Registerer != nil {
-		o.Registerer.MustRegister(e.answered, e.took, e.inHand)
+		o.Registerer.MustRegister(e.answered, e.took, e.inHand, e.unnamed)
 	}
 	e.routes()
 	return e, nil
@@ -112,6 +118,8 @@ func (e *Edge) routes() {
 	if e.o.Twilio != nil {
 		e.webhook(twilio.InboundPath, "twilio", "application/x-www-form-urlencoded", e.inbound) // somebody wrote to us
 		e.webhook(twilio.StatusPath, "twilio", "application/x-www-form-urlencoded", e.status)   // what became of our text
+		e.onlyPost(twilio.InboundPath)
+		e.onlyPost(twilio.StatusPath)
 	}
 	e.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok") }) // the process is up
 	e.mux.HandleFunc("GET /readyz", e.readyz)                                                                       // a webhook can be stored now
@@ -133,6 +141,7 @@ func (e *Edge) stripe(_ context.Context, r *http.Request, body []byte) (result, 
 func (e *Edge) facebook(_ context.Context, r *http.Request, body []byte) (result, error) {
 	b, err := e.o.Facebook.Messages(body, r.Header.Get("X-Hub-Signature-256"), time.Now())
 	if b.Changed > 0 {
+		e.unnamed.Add(float64(b.Changed))
 		e.o.Log.Error("Meta names changes without their values: switch on \"Include Values\" of the leadgen webhook, or leads are missed",
 			"entries", b.Changed)
 	}

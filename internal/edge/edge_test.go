@@ -3,6 +3,7 @@ package edge_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"leadpipe/contracts"
+	"leadpipe/contracts/contractstest"
 	"leadpipe/internal/bus"
 	"leadpipe/internal/edge"
 	"leadpipe/internal/natstest"
@@ -512,5 +514,200 @@ func TestReadyIsAskedOnceASecond(t *testing.T) {
 			t.Fatal("readyz does not notice")
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// One request more than the edge holds at a time is told to come again.
+func TestTooManyRequestsAtATime(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	var waiting atomic.Int64
+	r := start(t, publisher(func(context.Context, []contracts.Message) error { waiting.Add(1); <-release; return nil }))
+	q := stripeRequest(stripeEvent("evt_1"))
+	send := func() *httptest.ResponseRecorder { // without sockets, of which there may be too few
+		req := httptest.NewRequestWithContext(context.Background(), http.MethodPost, q.path, bytes.NewReader(q.body))
+		req.Header.Set("Content-Type", q.contentType)
+		req.Header.Set("Stripe-Signature", q.header["Stripe-Signature"])
+		w := httptest.NewRecorder()
+		r.edge.ServeHTTP(w, req)
+		return w
+	}
+	var wg sync.WaitGroup
+	for range 4096 {
+		wg.Go(func() { send() })
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for waiting.Load() < 4096 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if w := send(); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one too many: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+	}
+	close(release)
+	wg.Wait()
+}
+
+// A provider that hangs up does not take back what it has sent.
+func TestHangingUpDoesNotStopAPublish(t *testing.T) {
+	t.Parallel()
+	started, gone, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	r := start(t, publisher(func(ctx context.Context, _ []contracts.Message) error {
+		close(started)
+		<-gone
+		select { // the server needs a moment to notice
+		case <-ctx.Done():
+			ended <- ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+			ended <- nil
+		}
+		return nil
+	}))
+	q := stripeRequest(stripeEvent("evt_1"))
+	ctx, hangUp := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+q.path, bytes.NewReader(q.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", q.contentType)
+	req.Header.Set("Stripe-Signature", q.header["Stripe-Signature"])
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			_ = res.Body.Close()
+		}
+	}()
+	<-started
+	hangUp()
+	<-answered
+	close(gone)
+	if err := <-ended; err != nil {
+		t.Errorf("the publish was given up: %v", err)
+	}
+}
+
+// Whatever a Twilio route answers, nothing of it can become a text to a person.
+func TestTrapNoAnswerToTwilioIsPlainText(t *testing.T) {
+	t.Parallel()
+	r := start(t, publisher(func(context.Context, []contracts.Message) error { return nil }))
+	unsigned := request{path: twilio.InboundPath, contentType: "application/x-www-form-urlencoded", body: []byte("Body=x")}
+	large := unsigned
+	large.body = bytes.Repeat([]byte("x"), 1<<20+1)
+	typed := unsigned
+	typed.contentType = "text/plain"
+	for name, tt := range map[string]struct {
+		method string
+		q      request
+		status int
+	}{
+		"unsigned": {http.MethodPost, unsigned, 403}, "too large": {http.MethodPost, large, 413}, "content type": {http.MethodPost, typed, 415},
+		"malformed": {http.MethodPost, r.twilioRequest(twilio.InboundPath, map[string]string{"AccountSid": account}), 400},
+		"method":    {http.MethodGet, request{path: twilio.InboundPath}, 405}, "method of a status": {http.MethodGet, request{path: twilio.StatusPath}, 405},
+	} {
+		res, body := r.do(tt.method, tt.q)
+		if res.StatusCode != tt.status || res.Header.Get("Content-Type") != "text/xml" || body != "<Response/>" {
+			t.Errorf("%s: %d %s %q", name, res.StatusCode, res.Header.Get("Content-Type"), body)
+		}
+		if tt.status == 405 && res.Header.Get("Allow") != "POST" {
+			t.Errorf("%s: Allow %q", name, res.Header.Get("Allow"))
+		}
+	}
+}
+
+// A hold that is less than nothing would answer a STOP at once.
+func TestOptOutHoldIsChecked(t *testing.T) {
+	t.Parallel()
+	if _, err := edge.New(edge.Options{
+		Publisher:      publisher(func(context.Context, []contracts.Message) error { return nil }),
+		PublishTimeout: time.Second, OptOutHold: -1, Ready: func(context.Context) error { return nil },
+		Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler),
+	}); err == nil {
+		t.Error("it was taken")
+	}
+}
+
+// The largest body that is taken fits into JetStream, and a lead twice in one body is
+// stored once.
+func TestLimitsAgainstJetStream(t *testing.T) {
+	t.Parallel()
+	r, stored := real(t)
+	body := stripeEvent("evt_1")
+	body = append(body, bytes.Repeat([]byte(" "), 1<<20-len(body))...)
+	if status := r.post(stripeRequest(body)); status != 200 || stored() != 1 {
+		t.Errorf("1 MiB: %d, %d stored", status, stored())
+	}
+	change := `{"field":"leadgen","value":{"leadgen_id":1,"page_id":"5"}}`
+	if status := r.post(facebookRequest(`{"object":"page","entry":[{"id":"5","changes":[` + change + `,` + change + `]}]}`)); status != 200 || stored() != 2 {
+		t.Errorf("one lead twice: %d, %d stored", status, stored())
+	}
+}
+
+// What is published is what the schemas say, for every example.
+func TestExamplesAreStoredAsTheSchemasSay(t *testing.T) {
+	t.Parallel()
+	got := make(chan contracts.Message, 1)
+	r := start(t, publisher(func(_ context.Context, msgs []contracts.Message) error {
+		for _, m := range msgs {
+			got <- m
+		}
+		return nil
+	}))
+	files, err := contracts.Examples.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		body, err := contracts.Examples.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var q request
+		switch {
+		case strings.HasPrefix(f.Name(), "stripe_"):
+			q = stripeRequest(body)
+		case strings.HasPrefix(f.Name(), "facebook_"):
+			q = facebookRequest(string(body))
+		case strings.HasPrefix(f.Name(), "sms_"):
+			var form map[string]string
+			if err := json.Unmarshal(body, &form); err != nil {
+				t.Fatal(err)
+			}
+			q = r.twilioRequest(twilio.InboundPath, form)
+		default:
+			t.Errorf("%s: of which provider?", f.Name())
+			continue
+		}
+		if status := r.post(q); status != 200 {
+			t.Errorf("%s: %d", f.Name(), status)
+			continue
+		}
+		m := <-got
+		contractstest.Webhook(t, m.Subject, m.Data)
+		if strings.HasPrefix(f.Name(), "stripe_") && !bytes.Equal(m.Data, body) {
+			t.Errorf("%s: not byte for byte", f.Name())
+		}
+	}
+}
+
+// Every answer is counted under a reason from the fixed list.
+func TestAnswersAreCounted(t *testing.T) {
+	t.Parallel()
+	r := start(t, publisher(func(context.Context, []contracts.Message) error { return nil }))
+	r.post(stripeRequest(stripeEvent("evt_1")))
+	unsigned := facebookRequest(lead("1"))
+	unsigned.header = nil
+	r.post(unsigned)
+	r.post(facebookRequest(`{"object":"page","entry":[{"id":"5","changed_fields":["leadgen"]}]}`))
+	_, metrics := r.do(http.MethodGet, request{path: "/metrics"})
+	for _, want := range []string{
+		`edge_requests_total{provider="stripe",reason="",status="200"} 1`,
+		`edge_requests_total{provider="facebook",reason="signature",status="403"} 1`,
+		`edge_leads_unnamed_total 1`,
+		`edge_request_seconds_count{provider="facebook"} 2`,
+		`edge_requests_in_hand 0`,
+	} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("no %s", want)
+		}
 	}
 }

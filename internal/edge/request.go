@@ -67,6 +67,14 @@ func (e *Edge) webhook(path, provider, contentType string, verify verifier) {
 	})
 }
 
+// onlyPost answers the other methods of Twilio's routes: ServeMux would, in text/plain.
+func (e *Edge) onlyPost(path string) {
+	e.mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", http.MethodPost)
+		answer(w, "twilio", http.StatusMethodNotAllowed, "")
+	})
+}
+
 // receive is a webhook's way in: limits, signature, publish. nil: everything is stored.
 func (e *Edge) receive(r *http.Request, contentType string, verify verifier) error {
 	if e.draining.Load() {

@@ -66,7 +66,7 @@ type step struct {
 }
 
 // story names the ids that the examples use.
-type story struct{ customer, subscription, invoice string }
+type story struct{ customer, subscription string }
 
 func row(tab, key, column, want string) effect {
 	return effect{fmt.Sprintf("%s row, %s = %s", tab, column, want), func(w world) bool { return w.cell(tab, key, column) == want }}

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +49,7 @@ func (v *Verifier) Challenge(query url.Values) (string, bool) {
 // A Body is what a verified request holds.
 type Body struct {
 	Messages []contracts.Message // one a lead
-	// Changed counts entries that name what changed and not to what. That happens when
+	// Changed counts entries that say that there are leads and not which. That happens when
 	// "Include Values" is off at Meta: the leads' ids are missing, and a person has to
 	// switch it on.
 	Changed int
@@ -83,7 +84,7 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) (Body,
 		return out, nil
 	}
 	for _, entry := range envelope.Entry {
-		if len(entry.ChangedFields) > 0 && len(entry.Changes) == 0 {
+		if slices.Contains(entry.ChangedFields, "leadgen") {
 			out.Changed++
 		}
 		for _, change := range entry.Changes {

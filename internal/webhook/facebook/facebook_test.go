@@ -76,10 +76,11 @@ func TestWhatIsNoLeadIsLeftOut(t *testing.T) {
 		body    string
 		changed int
 	}{
-		"another field":       {string(body(`{"field":"feed","value":{"item":"post"}}`)), 0},
-		"another object":      {`{"object":"instagram","entry":[{"id":"1","changes":[{"field":"leadgen","value":{"leadgen_id":"1"}}]}]}`, 0},
-		"no entries":          {`{"object":"page","entry":[]}`, 0},
-		"values not included": {`{"object":"page","entry":[{"id":"1","changed_fields":["leadgen"]},{"id":"2","changed_fields":["leadgen"]}]}`, 2},
+		"another field":                        {string(body(`{"field":"feed","value":{"item":"post"}}`)), 0},
+		"another object":                       {`{"object":"instagram","entry":[{"id":"1","changes":[{"field":"leadgen","value":{"leadgen_id":"1"}}]}]}`, 0},
+		"no entries":                           {`{"object":"page","entry":[]}`, 0},
+		"values not included":                  {`{"object":"page","entry":[{"id":"1","changed_fields":["leadgen"]},{"id":"2","changed_fields":["leadgen"]}]}`, 2},
+		"values of another field not included": {`{"object":"page","entry":[{"id":"1","changed_fields":["feed"]}]}`, 0},
 	} {
 		got, err := verifier(t).Messages([]byte(tt.body), facebook.Sign([]byte(tt.body), "new"), now)
 		if err != nil || len(got.Messages) != 0 || got.Changed != tt.changed {
@@ -156,6 +157,7 @@ func FuzzMessages(f *testing.F) {
 	b := body(leadgen(`{"leadgen_id":1,"page_id":"5"}`))
 	f.Add(b, facebook.Sign(b, "new"), true)
 	f.Add([]byte("null"), "sha256=", false)
+	f.Add(body(leadgen(`{"LEADGEN_ID":1,"page_id":"5"}`)), "", true)
 	v := verifier(f)
 	f.Fuzz(func(t *testing.T, body []byte, header string, sign bool) {
 		if sign {
@@ -172,8 +174,11 @@ func FuzzMessages(f *testing.F) {
 			t.Fatalf("a forged request passed: %q", header)
 		}
 		for _, m := range got.Messages {
-			var value map[string]json.RawMessage
-			if err := json.Unmarshal(m.Data, &value); err != nil || value["leadgen_id"] == nil || value["page_id"] == nil {
+			var value struct { // as a consumer reads it, whatever the names' letter case
+				LeadgenID json.RawMessage `json:"leadgen_id"`
+				PageID    json.RawMessage `json:"page_id"`
+			}
+			if err := json.Unmarshal(m.Data, &value); err != nil || value.LeadgenID == nil || value.PageID == nil {
 				t.Fatalf("message %s: %v", m.Data, err)
 			}
 		}

@@ -3,6 +3,7 @@ package stripe_test
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,8 @@ func TestSignature(t *testing.T) {
 		{"an hour in the future", sign(now.Add(time.Hour), "whsec_1"), false},
 		{"at the end of time", "t=9223372036854775807," + v1, false},
 		{"at its beginning", "t=-9223372036854775808," + v1, false},
+		{"signed, for the end of time", sign(time.Unix(math.MaxInt64, 0), "whsec_1"), false},
+		{"signed, so far away that the distance overflows", sign(time.Unix(now.Unix()+math.MinInt64, 0), "whsec_1"), false},
 		{"wrong secret", sign(now, "whsec_3"), false},
 		{"another time than signed", "t=1764000101," + v1, false},
 		{"no time", v1, false},

@@ -37,7 +37,7 @@ type Options struct {
 type Verifier struct {
 	o    Options
 	base string
-	port string // the same with its default port written out, which Twilio may sign
+	alt  string // the same with its default port written out, or its port left out: Twilio may sign either
 }
 
 // New makes a verifier.
@@ -50,13 +50,16 @@ func New(o Options) (*Verifier, error) {
 		return nil, fmt.Errorf("twilio: the public URL is not a URL")
 	}
 	v := &Verifier{o: o, base: strings.TrimSuffix(o.PublicURL, "/")}
-	if u.Port() == "" {
-		host := u.Host + ":443"
-		if u.Scheme == "http" {
-			host = u.Host + ":80"
-		}
-		v.port = strings.Replace(v.base, u.Host, host, 1)
+	host := u.Host
+	switch {
+	case u.Port() != "":
+		host = strings.TrimSuffix(host, ":"+u.Port())
+	case u.Scheme == "http":
+		host += ":80"
+	default:
+		host += ":443"
 	}
+	v.alt = strings.Replace(v.base, u.Host, host, 1)
 	return v, nil
 }
 
@@ -128,9 +131,7 @@ func (v *Verifier) verified(body []byte, requestURI, signature string) (map[stri
 	ok := false
 	for _, token := range v.o.Tokens {
 		ok = equal(signature, token, v.base+requestURI, form) || ok
-		if v.port != "" {
-			ok = equal(signature, token, v.port+requestURI, form) || ok
-		}
+		ok = equal(signature, token, v.alt+requestURI, form) || ok
 	}
 	if !ok || v.o.Account != "" && form["AccountSid"] != v.o.Account {
 		return nil, webhook.ErrSignature

@@ -147,6 +147,59 @@ func TestSignature(t *testing.T) {
 	}
 }
 
+// Twilio may leave a port out of what it signs, or write the default one out.
+func TestPublicURL(t *testing.T) {
+	t.Parallel()
+	form := sms(nil)
+	for _, tt := range []struct {
+		name, public, signed string
+		ok                   bool
+	}{
+		{"as configured", "https://hooks.example.com", "https://hooks.example.com", true},
+		{"slash at the end", "https://hooks.example.com/", "https://hooks.example.com", true},
+		{"letter case is kept", "https://Hooks.Example.com", "https://Hooks.Example.com", true},
+		{"below a path", "https://example.com/hooks", "https://example.com/hooks", true},
+		{"with credentials", "https://user:pass@example.com", "https://user:pass@example.com", true},
+		{"default port signed", "https://hooks.example.com", "https://hooks.example.com:443", true},
+		{"default port configured", "https://hooks.example.com:443", "https://hooks.example.com", true},
+		{"default port of http signed", "http://localhost", "http://localhost:80", true},
+		{"another port, as configured", "http://localhost:3000", "http://localhost:3000", true},
+		{"another port left out", "https://hooks.example.com:8443", "https://hooks.example.com", true},
+		{"another port added", "https://hooks.example.com", "https://hooks.example.com:8443", false},
+		{"another host", "https://hooks.example.com", "https://hooks.example.net", false},
+		{"another scheme", "https://hooks.example.com", "http://hooks.example.com", false},
+	} {
+		v, err := twilio.New(twilio.Options{Tokens: []string{"token"}, PublicURL: tt.public, Region: "FR"})
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		_, _, err = v.Inbound(encode(form), twilio.InboundPath, twilio.Sign("token", tt.signed+twilio.InboundPath, form), now)
+		if (err == nil) != tt.ok || err != nil && !errors.Is(err, webhook.ErrSignature) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+// A field twice: its first value is signed, as Twilio's library has it, and published,
+// so that nobody can add a second one to a signed request.
+func TestFirstValueOfAFieldCounts(t *testing.T) {
+	t.Parallel()
+	form := sms(nil)
+	body := append(encode(form), "&Body=STOP&From=%2B33639980199"...)
+	msgs, optOut, err := verifier(t).Inbound(body, twilio.InboundPath, twilio.Sign("new", public+twilio.InboundPath, form), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]string
+	if err := json.Unmarshal(msgs[0].Data, &got); err != nil || !maps.Equal(got, form) || optOut || msgs[0].Subject != "webhooks.twilio.inbound.33639980102" {
+		t.Errorf("%s %s, opt-out %v, %v", msgs[0].Subject, msgs[0].Data, optOut, err)
+	}
+	if rv := client.NewRequestValidator("new"); !rv.ValidateBody(public+twilio.InboundPath, body, twilio.Sign("new", public+twilio.InboundPath, form)) {
+		t.Error("Twilio's library sees it otherwise")
+	}
+}
+
 // Our signature is the one that Twilio's own library checks.
 func TestSignAgreesWithTwilio(t *testing.T) {
 	t.Parallel()
