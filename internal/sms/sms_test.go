@@ -1,26 +1,489 @@
 package sms_test
 
 import (
+	"context"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/outcome"
+	standin "leadpipe/internal/sandbox/twilio"
+	"leadpipe/internal/sms"
+	"leadpipe/internal/twilio"
 )
+
+// handle gives the newest change of the nth number's welcome to a sender.
+func (r *rig) handle(s *sms.Sender, n int) error {
+	r.tb.Helper()
+	return r.handleKey(s, contracts.KeySMS(contracts.SMSWelcome, "100"+string(rune('0'+n))))
+}
+
+func (r *rig) handleKey(s *sms.Sender, key string) error {
+	r.tb.Helper()
+	return s.Handle(context.Background(), []contracts.Message{r.change(key)})[0]
+}
+
+// kindOf is what an error asks for; "" for none.
+func kindOf(err error) outcome.Kind {
+	if err == nil {
+		return ""
+	}
+	return outcome.Of(err).Kind
+}
+
+func (r *rig) expect(n int, status contracts.SMSStatus, reason string) contracts.SMS {
+	r.tb.Helper()
+	got := r.text(n)
+	if got.Status != status || got.Error != reason {
+		r.tb.Errorf("text %d is %s (%s), not %s (%s)", n, got.Status, got.Error, status, reason)
+	}
+	return got
+}
+
+func (r *rig) calls(want int) {
+	r.tb.Helper()
+	if got := len(r.twilio.Calls()); got != want {
+		r.tb.Errorf("%d calls to Twilio, not %d", got, want)
+	}
+}
 
 func TestWalk(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.runSMS()
-	r.queue(span(0, 300)...)
-	r.statuses(20*time.Second, 0, 300, contracts.SMSSent)
-	for to, n := range r.sendsPer() {
-		if n != 1 {
-			t.Errorf("%s got %d texts", to, n)
-		}
+	r.queue(span(0, 200)...)
+	r.statuses(20*time.Second, 0, 200, contracts.SMSSent)
+	r.exactlyOne(0, 200)
+	text, m := r.text(7), r.twilio.Messages()[0]
+	if text.SID == "" || text.Attempts != 1 || text.SentAt.IsZero() || text.Claim != "" || !text.LeaseUntil.IsZero() {
+		t.Errorf("the record: %+v", text)
 	}
-	lead := get[contracts.Lead](r, contracts.KeyLead("1000"))
-	if lead.Status != contracts.LeadContacted {
-		t.Errorf("lead is %s", lead.Status)
+	lead := get[contracts.Lead](r, contracts.KeyLead("1007"))
+	contact := get[contracts.Contact](r, contracts.KeyContact(digits(7)))
+	if lead.Status != contracts.LeadContacted || !lead.ContactedAt.Equal(text.SentAt) || contact.LastSMSAt.IsZero() {
+		t.Errorf("lead %+v, contact %+v", lead, contact)
+	}
+	u, err := url.Parse(m.StatusCallback)
+	if err != nil || u.Path != "/api/webhooks/sms/status" || !strings.HasPrefix(u.Query().Get("sms"), "welcome.1") || m.From != from {
+		t.Errorf("callback %s, from %s: %v", m.StatusCallback, m.From, err)
 	}
 	r.valid()
+}
+
+// What Twilio says about one text, and what the record says then.
+func TestAnswersOfTwilio(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *standin.Options) { o.MagicNumbers = true })
+	s := r.sender()
+	for n, c := range []struct {
+		name, to string
+		status   contracts.SMSStatus
+		reason   string
+	}{
+		{"not a number", "+33639981211", contracts.SMSFailed, "21211"},
+		{"a landline", "+33639981614", contracts.SMSFailed, "21614"},
+		{"opted out there", "+33639981610", contracts.SMSSuppressed, "21610"},
+		{"told to slow down", "+33639980429", contracts.SMSQueued, "rate_limited"},
+		{"nothing to say against it", "+33639980001", contracts.SMSSent, ""},
+	} {
+		lead, text := welcome(n)
+		lead.Phone, text.To = c.to, c.to
+		number := strings.TrimPrefix(c.to, "+")
+		r.put(contracts.KeyLead(lead.ID), lead)
+		r.put(contracts.KeyContact(number), contracts.Contact{Phone: c.to, Leads: []string{lead.ID}, Customers: []string{}})
+		r.put(contracts.KeySMS(text.Kind, text.Cause), text)
+		sequence := r.change(contracts.KeySMS(text.Kind, text.Cause)).Sequence
+		if err := r.handle(s, n); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		got := r.expect(n, c.status, c.reason)
+		if got.Attempts != 1 {
+			t.Errorf("%s: %d attempts", c.name, got.Attempts)
+		}
+		switch c.status {
+		case contracts.SMSFailed:
+			i := get[contracts.Incident](r, contracts.KeyIncident("sms-"+strconv.FormatUint(sequence, 10)))
+			if !strings.Contains(i.Action, "nats kv put crm sms.welcome."+text.Cause) {
+				t.Errorf("%s: action %q", c.name, i.Action)
+			}
+		case contracts.SMSSuppressed:
+			o := get[contracts.OptOut](r, contracts.KeyOptOut(number))
+			lead := get[contracts.Lead](r, contracts.KeyLead(lead.ID))
+			contact := get[contracts.Contact](r, contracts.KeyContact(number))
+			if o.Source != contracts.OptOutByProvider || o.ProviderBlockedAt.IsZero() || lead.Status != contracts.LeadOptedOut || contact.OptedOutAt.IsZero() {
+				t.Errorf("%s: %+v, %+v, %+v", c.name, o, lead, contact)
+			}
+		case contracts.SMSQueued:
+			if !got.NotBefore.After(time.Now()) {
+				t.Errorf("%s: due again at once", c.name)
+			}
+			if kind := kindOf(r.handle(s, n)); kind != outcome.KindNotYet {
+				t.Errorf("%s: handled again: %q", c.name, kind)
+			}
+		}
+	}
+	r.calls(5)
+	r.valid()
+}
+
+// Credentials that are refused cost one question, not a call and a commit a text; it
+// goes on by itself.
+func TestWrongCredentials(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	wrong := func(o *sms.Options) { o.Twilio = r.client(func(o *twilio.Options) { o.Token = "wrong" }) }
+	r.queue(span(0, 9)...)
+	var msgs []contracts.Message
+	for n := range 9 {
+		msgs = append(msgs, r.change(contracts.KeySMS(contracts.SMSWelcome, "100"+string(rune('0'+n)))))
+	}
+	for _, err := range r.sender(wrong).Handle(context.Background(), msgs) {
+		if o := outcome.Of(err); o.Kind != outcome.KindBlocked || o.Reason != outcome.Auth {
+			t.Errorf("%v", err)
+		}
+	}
+	r.calls(0)
+	if n := r.twilio.Count(standin.List); n != 1 {
+		t.Errorf("%d questions", n)
+	}
+	for n := range 9 {
+		if text := r.expect(n, contracts.SMSQueued, ""); text.Attempts != 0 {
+			t.Errorf("%d attempts", text.Attempts)
+		}
+	}
+	for _, err := range r.sender().Handle(context.Background(), msgs) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	r.exactlyOne(0, 9)
+}
+
+// A sender that Twilio does not take is found out by the first text, alone.
+func TestWrongSender(t *testing.T) {
+	t.Parallel()
+	var mended atomic.Bool
+	r := newRig(t, func(o *standin.Options) {
+		o.Reject = func(string) (int, int) {
+			if mended.Load() {
+				return 0, 0
+			}
+			return 400, 21606
+		}
+	})
+	s := r.sender()
+	r.queue(span(0, 9)...)
+	var msgs []contracts.Message
+	for n := range 9 {
+		msgs = append(msgs, r.change(contracts.KeySMS(contracts.SMSWelcome, "100"+string(rune('0'+n)))))
+	}
+	for _, err := range s.Handle(context.Background(), msgs) {
+		if o := outcome.Of(err); o.Kind != outcome.KindBlocked || o.Reason != outcome.Refused {
+			t.Errorf("%v", err)
+		}
+	}
+	r.calls(1)
+	mended.Store(true)
+	r.runSMS()
+	r.statuses(20*time.Second, 0, 9, contracts.SMSSent)
+	r.exactlyOne(0, 9)
+}
+
+// While nobody answers at Twilio's address nothing is claimed.
+func TestTwilioIsDown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	down := httptest.NewServer(nil)
+	down.Close()
+	r.queue(0)
+	s := r.sender(func(o *sms.Options) { o.Twilio = client(t, down.URL) })
+	if kind := kindOf(r.handle(s, 0)); kind != outcome.KindTemporary {
+		t.Errorf("%q", kind)
+	}
+	if text := r.expect(0, contracts.SMSQueued, ""); text.Attempts != 0 {
+		t.Errorf("%d attempts", text.Attempts)
+	}
+}
+
+// Who must not be texted, is not; the confirmation aside.
+func TestSuppressed(t *testing.T) {
+	t.Parallel()
+	at := time.Now().UTC().Truncate(time.Second)
+	for name, prepare := range map[string]func(*rig){
+		"contact has opted out": func(r *rig) {
+			r.put(contracts.KeyContact(digits(0)), contracts.Contact{Phone: number(0), Leads: []string{"1000"}, Customers: []string{}, OptedOutAt: at})
+		},
+		"an operator's own opt-out": func(r *rig) {
+			r.put(contracts.KeyOptOut(digits(0)), contracts.OptOut{Phone: number(0), OptedOutAt: at, Source: contracts.OptOutByOperator})
+		},
+		"an operator's opt-out without anything in it": func(r *rig) { r.put(contracts.KeyOptOut(digits(0)), struct{}{}) },
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			s := r.sender()
+			r.queue(0)
+			prepare(r)
+			if err := r.handle(s, 0); err != nil {
+				t.Error(err)
+			}
+			r.expect(0, contracts.SMSSuppressed, "")
+			r.calls(0)
+			confirmation := contracts.SMS{Kind: contracts.SMSOptOutConfirmation, To: number(0), Body: "désabonné", Status: contracts.SMSQueued,
+				QueuedAt: at, ExpiresAt: at.Add(time.Hour), Cause: digits(0)}
+			key := contracts.KeySMS(confirmation.Kind, confirmation.Cause)
+			r.put(key, confirmation)
+			if err := r.handleKey(s, key); err != nil {
+				t.Error(err)
+			}
+			r.calls(1)
+		})
+	}
+}
+
+// A STOP that is stored and not processed holds texts back without a call, until it is
+// processed, or an operator has allowed texts after it.
+func TestStopThatNobodyProcessed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.sender()
+	r.queue(0, 1)
+	r.stop(0, "SM00000000000000000000000000000001")
+	r.stop(1, "SM00000000000000000000000000000002")
+	if err := r.handle(s, 0); err != nil {
+		t.Error(err)
+	}
+	if text := r.expect(0, contracts.SMSQueued, "held"); text.Attempts != 0 || !text.NotBefore.After(text.QueuedAt) {
+		t.Errorf("%+v", text)
+	}
+	r.calls(0)
+	contact := get[contracts.Contact](r, contracts.KeyContact(digits(1)))
+	contact.OptedInAt = time.Now().UTC()
+	r.put(contracts.KeyContact(digits(1)), contact)
+	if err := r.handle(s, 1); err != nil {
+		t.Error(err)
+	}
+	r.expect(1, contracts.SMSSent, "")
+	r.runOptOuts()
+	r.runSMS()
+	r.statuses(10*time.Second, 0, 1, contracts.SMSSuppressed)
+	eventually(t, 10*time.Second, "the confirmation", func() bool { return len(r.twilio.Messages()) == 2 })
+	if got := r.sendsPer(); got[number(0)] != 1 || got[number(1)] != 1 { // the opt-out before the opt-in counts no more
+		t.Errorf("%v", got)
+	}
+}
+
+func TestExpired(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.queue(0)
+	s := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(48 * time.Hour) } })
+	if err := r.handle(s, 0); err != nil {
+		t.Error(err)
+	}
+	r.expect(0, contracts.SMSExpired, "")
+	r.calls(0)
+}
+
+// Quiet hours delay a welcome, and nothing else.
+func TestQuietHoursDelayMarketing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	quiet, err := sms.ParseQuietHours("22:00-08:00 Europe/Paris")
+	if err != nil {
+		t.Fatal(err)
+	}
+	night := time.Date(2026, 11, 24, 22, 30, 0, 0, time.UTC)
+	var now atomic.Pointer[time.Time]
+	now.Store(&night)
+	s := r.sender(func(o *sms.Options) { o.Quiet, o.Now = quiet, func() time.Time { return *now.Load() } })
+	for _, kind := range []contracts.SMSKind{contracts.SMSWelcome, contracts.SMSPaymentFailed, contracts.SMSOptOutConfirmation} {
+		key := contracts.KeySMS(kind, "1000")
+		r.put(key, contracts.SMS{Kind: kind, To: number(0), Body: string(kind), Status: contracts.SMSQueued,
+			QueuedAt: night, ExpiresAt: night.Add(48 * time.Hour), Cause: "1000"})
+		err := r.handleKey(s, key)
+		if kind != contracts.SMSWelcome {
+			if err != nil {
+				t.Errorf("%s: %v", kind, err)
+			}
+			continue
+		}
+		if o := outcome.Of(err); o.Kind != outcome.KindNotYet || o.After < 8*time.Hour+29*time.Minute || o.After > 8*time.Hour+31*time.Minute {
+			t.Errorf("%s: %s after %s", kind, o.Kind, o.After)
+		}
+	}
+	r.calls(2)
+	morning := night.Add(9 * time.Hour)
+	now.Store(&morning)
+	if err := r.handle(s, 0); err != nil {
+		t.Error(err)
+	}
+	r.calls(3)
+}
+
+// Each way in which Twilio leaves us in the dark ends with exactly one text.
+func TestUnknownOutcomes(t *testing.T) {
+	t.Parallel()
+	for _, fault := range standin.Faults() {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			var once atomic.Bool
+			r := newRig(t, func(o *standin.Options) {
+				o.ListLag = callTime / 2
+				o.Fault = func(c standin.Call) standin.Fault {
+					if c.Op == standin.Send && once.CompareAndSwap(false, true) {
+						return fault
+					}
+					return ""
+				}
+			})
+			r.runSMS()
+			r.queue(0)
+			r.statuses(30*time.Second, 0, 1, contracts.SMSSent, contracts.SMSDelivered)
+			r.exactlyOne(0, 1)
+			if text := r.text(0); text.Attempts != len(r.twilio.Calls()) {
+				t.Errorf("%d attempts, %d calls", text.Attempts, len(r.twilio.Calls()))
+			}
+		})
+	}
+}
+
+// A lease that runs is somebody else's business; one that is over is looked into.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.sender()
+	now := time.Now().UTC()
+	_, text := welcome(0)
+	text.Status, text.Claim, text.ClaimedAt, text.LeaseUntil, text.Attempts = contracts.SMSSending, "theirs", now, now.Add(time.Hour), 1
+	r.put("sms.welcome.1000", text)
+	if o := outcome.Of(r.handle(s, 0)); o.Kind != outcome.KindNotYet || o.After < 59*time.Minute {
+		t.Errorf("%s after %s", o.Kind, o.After)
+	}
+	// A clock that is ahead of the server's must not end a lease that was just taken.
+	text.LeaseUntil = now.Add(-time.Hour)
+	r.put("sms.welcome.1000", text)
+	if o := outcome.Of(r.handle(s, 0)); o.Kind != outcome.KindNotYet || o.After > lease+time.Second {
+		t.Errorf("%s after %s", o.Kind, o.After)
+	}
+	r.calls(0)
+}
+
+// A number that opts out while the fate of its text is unknown is looked for, not
+// called; and its record tells what was.
+func TestOptOutWhileUnknown(t *testing.T) {
+	t.Parallel()
+	for fault, want := range map[standin.Fault]contracts.SMSStatus{
+		standin.HangUpAfter: contracts.SMSSent, standin.HangUpBefore: contracts.SMSSuppressed,
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, func(o *standin.Options) {
+				o.StepDelay = time.Minute
+				o.Fault = func(c standin.Call) standin.Fault {
+					if c.Op == standin.Send {
+						return fault
+					}
+					return ""
+				}
+			})
+			r.queue(0)
+			s := r.sender()
+			if err := r.handle(s, 0); err != nil {
+				t.Error(err)
+			}
+			r.expect(0, contracts.SMSSending, "")
+			contact := get[contracts.Contact](r, contracts.KeyContact(digits(0)))
+			contact.OptedOutAt = time.Now().UTC()
+			r.put(contracts.KeyContact(digits(0)), contact)
+			r.runSMS()
+			r.statuses(20*time.Second, 0, 1, want)
+			r.calls(1)
+		})
+	}
+}
+
+// A text that is old when it is first seen may have gone out before the bucket was
+// lost; Twilio knows.
+func TestOldTextIsLookedUpFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.sender()
+	r.queue(0)
+	if err := r.handle(s, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.calls(1)
+	_, text := welcome(0)
+	r.put("sms.welcome.1000", text) // as after a replay into an empty bucket
+	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(time.Hour) } })
+	if err := r.handle(later, 0); err != nil {
+		t.Error(err)
+	}
+	r.calls(1)
+	if got := r.text(0); got.SID != r.twilio.Messages()[0].SID || got.Attempts != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestWhatIsNothingToDo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.sender()
+	_, text := welcome(0)
+	for _, status := range []contracts.SMSStatus{contracts.SMSSent, contracts.SMSDelivered, contracts.SMSUndelivered,
+		contracts.SMSFailed, contracts.SMSSuppressed, contracts.SMSExpired} {
+		text.Status = status
+		r.put("sms.welcome.1000", text)
+		if err := r.handle(s, 0); err != nil {
+			t.Errorf("%s: %v", status, err)
+		}
+	}
+	if errs := s.Handle(context.Background(), []contracts.Message{{Subject: "$KV.crm.sms.welcome.1", Sequence: 1}}); errs[0] != nil {
+		t.Errorf("deleted: %v", errs[0])
+	}
+	for name, data := range map[string]string{"not JSON": "{", "nobody to text": `{"status":"queued"}`, "a local number": `{"status":"queued","to":"0639980001"}`} {
+		errs := s.Handle(context.Background(), []contracts.Message{{Subject: "$KV.crm.sms.welcome.1", Sequence: 1, Data: []byte(data)}})
+		if kind := kindOf(errs[0]); kind != outcome.KindPermanent {
+			t.Errorf("%s: %q", name, kind)
+		}
+	}
+	// A message that the record has left behind: the newer revision has its own.
+	r.queue(1)
+	old := r.change("sms.welcome.1001")
+	if err := r.handle(s, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Handle(context.Background(), []contracts.Message{old})[0]; err != nil {
+		t.Error(err)
+	}
+	r.calls(1)
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	good := sms.Options{Store: r.store, Look: r.store.Last, Twilio: r.client(), From: from, Log: r.logs.logger()}
+	if _, err := sms.New(good); err != nil {
+		t.Errorf("defaults: %v", err)
+	}
+	for name, change := range map[string]func(*sms.Options){
+		"no store":  func(o *sms.Options) { o.Store = nil },
+		"no look":   func(o *sms.Options) { o.Look = nil },
+		"no client": func(o *sms.Options) { o.Twilio = nil },
+		"no sender": func(o *sms.Options) { o.From = "" },
+		"no log":    func(o *sms.Options) { o.Log = nil },
+		"a lease shorter than the calls under it": func(o *sms.Options) { o.Lease = 2 * callTime },
+	} {
+		o := good
+		change(&o)
+		if _, err := sms.New(o); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
 }
