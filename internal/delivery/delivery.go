@@ -137,7 +137,8 @@ func OptOut(tx *state.Tx, o contracts.OptOut) error {
 	if o.Source == contracts.OptOutByProvider {
 		o.ProviderBlockedAt = o.OptedOutAt // it is the provider that says so
 	}
-	if ok {
+	// One from before the operator's opt-in may still stand there; it is history.
+	if ok && (old.OptedOutAt.IsZero() || Counts(contact, old.OptedOutAt)) {
 		o = merge(old, o)
 	}
 	if err := tx.Put(key, o); err != nil {
