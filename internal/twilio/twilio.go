@@ -5,6 +5,7 @@
 package twilio
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -108,7 +109,6 @@ func (k *Call) Base() client.BaseClient {
 		Credentials: client.NewCredentials(k.client.o.Account, k.client.o.Token),
 		HTTPClient: &http.Client{
 			Transport: k,
-			Timeout:   k.client.o.Timeout,
 			// A redirected POST would be sent again.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -124,10 +124,11 @@ func (k *Call) Left() bool { return k.left.Load() }
 // Status is the HTTP status of the answer, 0 without one.
 func (k *Call) Status() int { return int(k.status.Load()) }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. The answer is read whole: twilio-go does not
+// close those that it takes for errors, which would keep connection and timer.
 func (k *Call) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(req.Context()) // the client's timeout
-	stop := context.AfterFunc(k.ctx, cancel)
+	ctx, cancel := context.WithTimeout(k.ctx, k.client.o.Timeout)
+	defer cancel()
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		conn := info.Conn
 		if t, ok := conn.(*tls.Conn); ok {
@@ -148,30 +149,19 @@ func (k *Call) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := k.client.pool.RoundTrip(req)
 	if err != nil {
-		stop()
-		cancel()
 		if shut := k.shut.Load(); shut != nil {
 			return nil, *shut
 		}
 		return nil, err
 	}
+	defer func() { _ = resp.Body.Close() }()
 	k.status.Store(int32(resp.StatusCode))
-	resp.Body = &body{Reader: io.LimitReader(resp.Body, maxAnswer), Closer: resp.Body, done: func() { stop(); cancel() }}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
 	return resp, nil
-}
-
-// body ends the call's context once the answer has been read.
-type body struct {
-	io.Reader
-	io.Closer
-	done func()
-}
-
-func (b *body) Close() error {
-	defer b.done()
-	// What is left of a short answer is read, so that the connection can be used again.
-	_, _ = io.CopyN(io.Discard, b.Reader, 4<<10)
-	return b.Closer.Close()
 }
 
 // gatedConn is a connection whose next request has to pass a gate.
