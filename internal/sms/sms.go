@@ -39,7 +39,7 @@ type Options struct {
 	// faster than the sender may send.
 	Parallel int
 	// Old is the age from which a text is looked up at Twilio before its first call:
-	// one that old was probably sent before the bucket was lost. Default 10 min.
+	// one that old may have gone out before the bucket was lost. Default 1 min.
 	Old time.Duration
 	// Hold is how long a text waits for an opt-out to be processed. Default 500 ms.
 	Hold time.Duration
@@ -76,7 +76,7 @@ func New(o Options) (*Sender, error) {
 		return nil, errors.New("sms: neither a sender nor a messaging service is given")
 	}
 	set(&o.Lease, 3*Timeout)
-	set(&o.Old, 10*time.Minute)
+	set(&o.Old, time.Minute)
 	set(&o.Hold, 500*time.Millisecond)
 	set(&o.gap, MaxGap)
 	if o.Parallel <= 0 {
