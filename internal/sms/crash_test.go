@@ -31,6 +31,7 @@ const (
 	envNATS     = "SMS_TEST_NATS" // its presence makes the worker
 	envTwilio   = "SMS_TEST_TWILIO"
 	envParallel = "SMS_TEST_PARALLEL"
+	envCallTime = "SMS_TEST_CALL_TIME"
 	envKillAt   = "SMS_TEST_KILL_AT" // a point at which the worker kills itself, once
 )
 
@@ -59,12 +60,16 @@ func work(url string) error {
 	}
 	defer js.Conn().Close()
 	store := state.New(js, nil)
-	client, err := twilio.New(twilio.Options{Account: account, Token: token, BaseURL: os.Getenv(envTwilio), Timeout: callTime, Conns: 64})
+	limit, err := time.ParseDuration(os.Getenv(envCallTime))
+	if err != nil {
+		return err
+	}
+	client, err := twilio.New(twilio.Options{Account: account, Token: token, BaseURL: os.Getenv(envTwilio), Timeout: limit, Conns: 64})
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	o := sms.Options{Store: store, Look: store.Last, Twilio: client, From: from, Lease: lease, Log: log}
+	o := sms.Options{Store: store, Look: store.Last, Twilio: client, From: from, Lease: 3 * limit, Log: log}
 	if _, err := fmt.Sscan(os.Getenv(envParallel), &o.Parallel); err != nil {
 		return err
 	}
@@ -81,7 +86,7 @@ func work(url string) error {
 		return err
 	}
 	loop, err := bus.NewLoop(js, bus.Options{
-		Stream: contracts.StreamCRM, Durable: contracts.SMSSender, Handle: sender.Handle, Max: 64, Store: store,
+		Stream: contracts.StreamCRM, Durable: contracts.SMSSender, Handle: sender.Handle, Max: 512, Store: store,
 		Log: log, Metrics: bus.NewMetrics(nil),
 	})
 	if err != nil {
@@ -106,7 +111,7 @@ func (r *rig) spawn(env ...string) *worker {
 	r.logs.logger() // has the log checked
 	w := &worker{cmd: exec.Command(exe), done: make(chan struct{})}
 	w.cmd.Env = append(os.Environ(), append([]string{
-		envNATS + "=" + r.nats.URL("consumers"), envTwilio + "=" + r.http.URL, envParallel + "=16",
+		envNATS + "=" + r.nats.URL("consumers"), envTwilio + "=" + r.http.URL, envParallel + "=16", envCallTime + "=" + callTime.String(),
 	}, env...)...)
 	w.cmd.Stderr = r.logs
 	if err := w.cmd.Start(); err != nil {

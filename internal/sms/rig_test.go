@@ -49,7 +49,12 @@ type rig struct {
 
 func newRig(tb testing.TB, change ...func(*standin.Options)) *rig {
 	tb.Helper()
-	r := &rig{tb: tb, nats: natstest.New(tb, natstest.LazySync), logs: &logs{tb: tb}}
+	return newRigOn(tb, natstest.New(tb, natstest.LazySync), change...)
+}
+
+func newRigOn(tb testing.TB, server *natstest.Server, change ...func(*standin.Options)) *rig {
+	tb.Helper()
+	r := &rig{tb: tb, nats: server, logs: &logs{tb: tb}}
 	r.js = r.nats.JetStream("consumers")
 	r.store = state.New(r.js, nil)
 	o := standin.Options{AccountSID: account, AuthToken: token, MuteCallbacks: true}
