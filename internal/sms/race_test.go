@@ -102,7 +102,7 @@ func slowAnswer(look sms.Look) sms.Look {
 	return func(ctx context.Context, subject string) (contracts.Message, bool, error) {
 		m, found, err := look(ctx, subject)
 		if rand.N(4) == 0 {
-			time.Sleep(rand.N(260 * time.Millisecond)) // a network that is slow at random
+			time.Sleep(rand.N(400 * time.Millisecond)) // a network that is slow at random
 		}
 		return m, found, err
 	}

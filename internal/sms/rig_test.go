@@ -347,7 +347,7 @@ func (l *logs) logger() *slog.Logger {
 			defer l.mu.Unlock()
 			checkLog(l.tb, l.text.String())
 			if l.tb.Failed() {
-				l.tb.Logf("log:\n%.400000s", l.text.String())
+				l.tb.Logf("log:\n%.20000s", l.text.String())
 			}
 		})
 	})

@@ -2,6 +2,7 @@ package sms_test
 
 import (
 	"context"
+	"errors"
 	"net/http/httptest"
 	"net/url"
 	"strconv"
@@ -276,6 +277,69 @@ func TestStopThatNobodyProcessed(t *testing.T) {
 	if got := r.sendsPer(); got[number(0)] != 1 || got[number(1)] != 1 { // the opt-out before the opt-in counts no more
 		t.Errorf("%v", got)
 	}
+}
+
+// A look whose answer took too long says nothing any more: it is made again.
+func TestOldLookIsRepeated(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	looks := 0
+	s := r.sender(func(o *sms.Options) {
+		o.Look = func(ctx context.Context, subject string) (contracts.Message, bool, error) {
+			m, found, err := r.store.Last(ctx, subject)
+			if looks++; looks == 1 {
+				r.stop(0, "SM00000000000000000000000000000001")
+				time.Sleep(sms.MaxGap + time.Millisecond)
+			}
+			return m, found, err
+		}
+	})
+	r.queue(0)
+	if err := r.handle(s, 0); err != nil {
+		t.Error(err)
+	}
+	r.expect(0, contracts.SMSQueued, "held")
+	r.calls(0)
+	if looks != 2 {
+		t.Errorf("%d looks", looks)
+	}
+}
+
+// A look that fails, or a claim that has become old, holds a text back.
+func TestGateInDoubt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for n, look := range []sms.Look{
+		func(context.Context, string) (contracts.Message, bool, error) {
+			return contracts.Message{}, false, errors.New("no leader")
+		},
+		func(ctx context.Context, _ string) (contracts.Message, bool, error) { // again and again too slow
+			time.Sleep(sms.MaxGap + time.Millisecond)
+			return contracts.Message{}, false, ctx.Err()
+		},
+	} {
+		r.queue(n)
+		if err := r.handle(r.sender(func(o *sms.Options) { o.Look = look }), n); err != nil {
+			t.Error(err)
+		}
+		if text := r.expect(n, contracts.SMSQueued, "held"); text.Attempts != 0 || !text.ClaimedAt.IsZero() {
+			t.Errorf("%+v", text)
+		}
+	}
+	// Between claim and call the process stood still for a while: its lease may be over
+	// before the call is.
+	r.queue(2)
+	if err := r.handle(r.sender(func(o *sms.Options) {
+		sms.WithPoint(o, func(point string) {
+			if point == sms.Claimed {
+				time.Sleep(lease - 2*callTime + time.Millisecond)
+			}
+		})
+	}), 2); err != nil {
+		t.Error(err)
+	}
+	r.expect(2, contracts.SMSQueued, "held")
+	r.calls(0)
 }
 
 func TestExpired(t *testing.T) {
