@@ -163,7 +163,7 @@ func (r *rig) exactlyOne(first, last int) {
 // and hangs up after accepting in one call of twenty.
 func TestCrashesTextOnce(t *testing.T) {
 	t.Parallel()
-	texts, kills := 120, 8
+	texts, kills := 60, 6
 	if stress() {
 		texts, kills = 500, 24
 	}

@@ -244,7 +244,7 @@ func raced() int {
 	if stress() {
 		return 5000
 	}
-	return 300
+	return 200
 }
 
 // TestRaceOfWelcomeAndStop is the barrier: no grace, not a millisecond.
