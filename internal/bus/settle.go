@@ -22,7 +22,7 @@ import (
 //	temporary      redelivered after a pause; the ceiling of the pause doubles with every
 //	               attempt, 1 s to 10 min, and the pause is drawn between zero and it
 //	               (full jitter). After a day of that: as permanent
-//	blocked        redelivered like temporary, and the loop pauses as a whole (gate.go)
+//	blocked        redelivered like temporary, and the loop pauses as a whole (see gate)
 //	permanent      an incident.* record, then terminated; it stays in the stream
 //
 // max_deliver is -1, so the server never gives up without us.
