@@ -89,12 +89,31 @@ func (s *Sandbox) pageHandler() http.Handler {
 
 // SendLead has somebody fill in a form: Meta then knows the lead and tells the edge.
 func (s *Sandbox) SendLead(ctx context.Context, name, phone, email string) (status int, err error) {
-	lead := meta.Lead{
+	return s.sendLeads(ctx, newLead(name, phone, email))
+}
+
+// SendLeads has n people fill in a form at once, with numbers of their own from the
+// first-th of a fictional range on; Meta tells of them in one body.
+func (s *Sandbox) SendLeads(ctx context.Context, first, n int) (status int, err error) {
+	leads := make([]meta.Lead, n)
+	for i := range leads {
+		leads[i] = newLead("Zoé Martin", fmt.Sprintf("+336399%05d", first+i), fmt.Sprintf("zoe%d@example.com", first+i))
+	}
+	return s.sendLeads(ctx, leads...)
+}
+
+func newLead(name, phone, email string) meta.Lead {
+	return meta.Lead{
 		ID: strconv.FormatInt(1e15+rand.Int64N(8e15), 10), CreatedTime: time.Now(), PageID: "100000000000101", FormID: "100000000000202", Platform: "fb",
 		Fields: []meta.Field{{Name: "full_name", Values: []string{name}}, {Name: "phone_number", Values: []string{phone}}, {Name: "email", Values: []string{email}}},
 	}
-	s.Meta.AddLead(lead)
-	body := meta.Webhook(meta.AsStrings, lead)
+}
+
+func (s *Sandbox) sendLeads(ctx context.Context, leads ...meta.Lead) (status int, err error) {
+	for _, l := range leads {
+		s.Meta.AddLead(l)
+	}
+	body := meta.Webhook(meta.AsStrings, leads...)
 	return s.post(ctx, "/api/webhooks/facebook", map[string]string{
 		"Content-Type": contracts.ContentJSON, "X-Hub-Signature-256": facebook.Sign(body, AppSecret)}, body)
 }

@@ -386,3 +386,60 @@ func TestLostAnswerIsNotASecondCommit(t *testing.T) {
 		t.Errorf("lead.1 %s, lead.2 %s; want 12 and 6", x, y)
 	}
 }
+
+// Batches that others opened and left behind fill the server's 50 places until they
+// time out. A commit waits for a place; it neither fails nor gets lost.
+func TestTooManyOpenBatchesAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	b := open(t, natstest.LazySync)
+	for i := range 50 {
+		m := nats.NewMsg("$KV.crm.lead.abandoned")
+		m.Data = []byte("{}")
+		m.Header.Set("Nats-Batch-Id", fmt.Sprintf("left-behind-%d", i))
+		m.Header.Set("Nats-Batch-Sequence", "1")
+		if _, err := b.js.Conn().RequestMsg(m, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reg := prometheus.NewRegistry()
+	start := time.Now()
+	if err := b.store(reg).Update(t.Context(), func(tx *state.Tx) error {
+		if err := add(tx, "lead.1", 1); err != nil {
+			return err
+		}
+		return add(tx, "lead.2", 1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if x, y := b.value("lead.1"), b.value("lead.2"); x != `{"n":1}` || y != `{"n":1}` {
+		t.Errorf("lead.1 %s, lead.2 %s", x, y)
+	}
+	if n := testutil.ToFloat64(gathered{reg, "state_retries_total"}); n == 0 {
+		t.Errorf("no place was waited for, %v: the test does not fill them", time.Since(start))
+	}
+	if got := b.value("lead.abandoned"); got != "" {
+		t.Errorf("a batch that was never committed left %s", got)
+	}
+}
+
+// gathered is one metric of a registry, as testutil takes it.
+type gathered struct {
+	reg  *prometheus.Registry
+	name string
+}
+
+func (g gathered) Describe(chan<- *prometheus.Desc) {}
+
+func (g gathered) Collect(out chan<- prometheus.Metric) {
+	families, err := g.reg.Gather()
+	if err != nil {
+		return
+	}
+	for _, f := range families {
+		if f.GetName() == g.name {
+			for _, m := range f.Metric {
+				out <- prometheus.MustNewConstMetric(prometheus.NewDesc(g.name, "", nil, nil), prometheus.CounterValue, m.GetCounter().GetValue())
+			}
+		}
+	}
+}

@@ -127,7 +127,7 @@ func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) 
 	if err != nil {
 		return nil, err
 	}
-	return bus.Fold(contracts.Leads, store, 16, l.Prepare, l.Decide), nil
+	return bus.Fold(contracts.Leads, store, 32, l.Prepare, l.Decide), nil
 }
 
 func (p *parts) optouts(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
