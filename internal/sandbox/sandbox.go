@@ -70,46 +70,48 @@ type Sandbox struct {
 }
 
 // Start starts everything and waits until the edge can take a webhook.
-func Start(ctx context.Context, o Options) (s *Sandbox, err error) {
-	s = &Sandbox{Wait: 20 * time.Second, failed: make(chan error, 2)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
+func Start(ctx context.Context, o Options) (*Sandbox, error) {
+	s := &Sandbox{Wait: 20 * time.Second, failed: make(chan error, 2)}
+	if err := s.start(ctx, o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Sandbox) start(ctx context.Context, o Options) (err error) {
 	if s.NATS, err = inproc.Start(inproc.Options{ConfigFile: o.NATSConf, StoreDir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort}); err != nil {
-		return nil, err
+		return err
 	}
 	s.onStop(func() error { s.NATS.Stop(); return nil })
 	nc, err := nats.Connect(s.NATS.URL(), s.NATS.InProcess("operator")...)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS: %w", err)
+		return fmt.Errorf("connecting to NATS: %w", err)
 	}
 	s.onStop(func() error { nc.Close(); return nil })
 	if s.JS, err = jetstream.New(nc); err != nil {
-		return nil, fmt.Errorf("setting up JetStream: %w", err)
+		return fmt.Errorf("setting up JetStream: %w", err)
 	}
 	if _, err := streams.Apply(ctx, s.JS, 1); err != nil {
-		return nil, err
+		return err
 	}
 
 	addr, err := freeAddr(o.EdgeAddr)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.EdgeURL = "http://" + addr
 	graphURL, twilioURL, googleURL, err := s.vendors([3]string{}, o.Latency)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	credentials := filepath.Join(o.Dir, "service-account.json")
 	if err := s.writeCredentials(credentials, googleURL); err != nil {
-		return nil, err
+		return err
 	}
 
 	consumers, err := consumersConfig(s.EdgeURL, s.NATS.UserURL("consumers"), graphURL, twilioURL, googleURL, credentials)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.run(ctx, "consumers", func(ctx context.Context) error {
 		return consumersd.Run(ctx, consumers, consumersd.Without(o.Without...), o.Log.With("program", "consumers"))
@@ -122,7 +124,7 @@ func Start(ctx context.Context, o Options) (s *Sandbox, err error) {
 			TwilioAccount: TwilioAccount, TwilioTokens: daemon.Secrets{TwilioToken}, Region: "FR",
 		}, nil, o.Log.With("program", "edge"))
 	})
-	return s, s.ready(ctx)
+	return s.ready(ctx)
 }
 
 // consumersConfig is what an operator would put into the environment.
