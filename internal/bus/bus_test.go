@@ -255,6 +255,41 @@ func TestBatchesGrowWithTheBacklogAndShrinkAgain(t *testing.T) {
 	}
 }
 
+// On three servers, with the durable's leader anywhere, also while one is gone.
+func TestLoopOnACluster(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, natstest.Cluster)
+	r.send(1000)
+	var mu sync.Mutex
+	handled := map[string]int{}
+	for range 3 { // each connects to some server
+		r.run(bus.Fold("billing", r.store, 1,
+			func(_ context.Context, m contracts.Message) (string, error) { return string(m.Data), nil },
+			func(tx *state.Tx, data string) error {
+				mu.Lock()
+				handled[data]++
+				mu.Unlock()
+				return tx.Put("customer."+data, data)
+			}))
+	}
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(handled)
+	}
+	eventually(t, "messages flow", func() bool { return count() > 0 })
+	r.Nodes[0].Stop()
+	eventually(t, "all are handled", func() bool { return count() == 1000 })
+	r.Start(0)
+	eventually(t, "all are settled", func() bool {
+		c, err := r.js.Consumer(context.Background(), "WEBHOOKS", "billing")
+		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
+	})
+	if got := r.keys("customer."); len(got) != 1000 {
+		t.Errorf("%d records", len(got))
+	}
+}
+
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	var seen sync.Map // data → deliveries

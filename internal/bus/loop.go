@@ -22,8 +22,6 @@ import (
 type Handler func(ctx context.Context, msgs []contracts.Message) []error
 
 const (
-	// maxHeld bounds the bytes that a loop has fetched and not settled.
-	maxHeld = 32 << 20
 	// drainTime is how long work in hand may take after the stop. The program has 20 s.
 	drainTime = 15 * time.Second
 	// pullExpiry renews the request for messages. A drain has to wait for the last one,
@@ -151,7 +149,10 @@ func (l *Loop) Run(ctx context.Context) error {
 // gives up on a reader that is busy for some seconds, asks once more, and then drops what
 // it has no room for, which comes again only after ack_wait.
 func (l *Loop) fetch(ctx context.Context, consumer jetstream.Consumer) error {
-	pull := []jetstream.FetchOpt{jetstream.FetchMaxWait(pullExpiry), jetstream.FetchMaxBytes(maxHeld)}
+	// No limit by bytes: on a cluster the server (2.15) then says that the request is
+	// complete before the messages themselves arrive, and the client stops listening.
+	// So a loop holds at most three times Max messages, of 1 MiB at the very most.
+	pull := []jetstream.FetchOpt{jetstream.FetchMaxWait(pullExpiry)}
 	if l.o.Group != "" {
 		pull = append(pull, jetstream.FetchPriorityGroup(l.o.Group))
 	}
