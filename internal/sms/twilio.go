@@ -154,13 +154,11 @@ func (m *messages) send(ctx context.Context, t contracts.SMS, gate func(context.
 // asks by recipient alone: a filter by date looks at the date of sending, which a text
 // that Twilio has only just taken does not have.
 func (m *messages) find(ctx context.Context, to, body string, since time.Time) (delivery.News, bool, error) {
-	call := m.client.Call(ctx, nil)
-	page, err := api.NewApiServiceWithClient(call.Base()).
-		PageMessage(new(api.ListMessageParams).SetTo(to).SetPageSize(listed), "", "")
-	if err != nil {
-		return delivery.News{}, false, judge(err, call.Left(), call.Status()).err
+	texts, a := m.list(ctx, to)
+	if a.err != nil {
+		return delivery.News{}, false, a.err
 	}
-	for _, t := range page.Messages {
+	for _, t := range texts {
 		at, err := time.Parse(time.RFC1123Z, value(t.DateCreated))
 		if err != nil || at.Before(since) || value(t.Direction) == "inbound" ||
 			value(t.Direction) == "outbound-reply" || strings.TrimSpace(value(t.Body)) != strings.TrimSpace(body) {
@@ -173,6 +171,17 @@ func (m *messages) find(ctx context.Context, to, body string, since time.Time) (
 		return n, true, nil
 	}
 	return delivery.News{}, false, nil
+}
+
+// list gives a number's latest texts; the answer has an error unless it is "sent".
+func (m *messages) list(ctx context.Context, to string) ([]api.ApiV2010Message, answer) {
+	call := m.client.Call(ctx, nil)
+	page, err := api.NewApiServiceWithClient(call.Base()).
+		PageMessage(new(api.ListMessageParams).SetTo(to).SetPageSize(listed), "", "")
+	if err != nil {
+		return nil, judge(err, call.Left(), call.Status())
+	}
+	return page.Messages, answer{verdict: sent}
 }
 
 // listed is how many of a number's latest texts are looked through.
