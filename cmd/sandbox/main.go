@@ -54,12 +54,13 @@ func run(ctx context.Context, cfg config, args []string, log *slog.Logger) (err 
 	if !cfg.Verbose {
 		log = slog.New(slog.NewJSONHandler(io.Discard, nil))
 	}
-	o := sandbox.Options{Dir: dir, NATSConf: cfg.Conf, NATSPort: -1, EdgeAddr: "127.0.0.1:0", Log: log}
+	o := sandbox.Options{Dir: dir, NATSConf: cfg.Conf, NATSPort: -1, EdgeAddr: "127.0.0.1:0", Log: log,
+		Latency: 20 * time.Millisecond, Hurry: true}
 	if cfg.Without != "" {
 		o.Without = strings.Split(cfg.Without, ",")
 	}
 	if args[0] == "run" {
-		o.NATSPort, o.EdgeAddr = 0, cfg.EdgeAddr
+		o.NATSPort, o.EdgeAddr, o.Latency, o.Hurry = 0, cfg.EdgeAddr, 0, false
 	}
 	s, err := sandbox.Start(ctx, o)
 	if err != nil {

@@ -51,6 +51,7 @@ type Options struct {
 	EdgeAddr string        // where the edge listens; port 0: a free one
 	Without  []string      // durables that are not run, to see what is missing then
 	Latency  time.Duration // of every call to a stand-in; 0: 50 to 150 ms
+	Hurry    bool          // ten times Google's quota, and writes to the sheet at once: for who waits
 	Log      *slog.Logger
 }
 
@@ -100,7 +101,7 @@ func (s *Sandbox) start(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	s.EdgeURL = "http://" + addr
-	graphURL, twilioURL, googleURL, err := s.vendors([3]string{}, o.Latency)
+	graphURL, twilioURL, googleURL, err := s.vendors([3]string{}, o)
 	if err != nil {
 		return err
 	}
@@ -112,6 +113,9 @@ func (s *Sandbox) start(ctx context.Context, o Options) (err error) {
 	consumers, err := consumersConfig(s.EdgeURL, s.NATS.UserURL("consumers"), graphURL, twilioURL, googleURL, credentials)
 	if err != nil {
 		return err
+	}
+	if o.Hurry {
+		consumers.SheetsReads, consumers.SheetsWrites, consumers.SheetsGather = 600, 600, 100*time.Millisecond
 	}
 	s.run(ctx, "consumers", func(ctx context.Context) error {
 		return consumersd.Run(ctx, consumers, consumersd.Without(o.Without...), o.Log.With("program", "consumers"))
@@ -143,10 +147,14 @@ func consumersConfig(public, natsURL, graphURL, twilioURL, googleURL, credential
 
 // vendors starts the stand-ins and gives their base URLs. addrs are where they listen,
 // in the order Meta, Twilio, Google; "" is a free port.
-func (s *Sandbox) vendors(addrs [3]string, latency time.Duration) (graphURL, twilioURL, googleURL string, err error) {
-	least, most := latency, latency
-	if latency == 0 {
+func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, googleURL string, err error) {
+	least, most := o.Latency, o.Latency
+	if o.Latency == 0 {
 		least, most = 50*time.Millisecond, 150*time.Millisecond
+	}
+	quota := 60
+	if o.Hurry {
+		quota = 600
 	}
 	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret, MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
@@ -155,7 +163,7 @@ func (s *Sandbox) vendors(addrs [3]string, latency time.Duration) (graphURL, twi
 		MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
-	if s.Google, err = google.New(google.Options{Spreadsheets: []string{SheetID},
+	if s.Google, err = google.New(google.Options{Spreadsheets: []string{SheetID}, ReadsPerMinute: quota, WritesPerMinute: quota,
 		MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
@@ -173,7 +181,7 @@ func (s *Sandbox) vendors(addrs [3]string, latency time.Duration) (graphURL, twi
 // consumers that are started by hand. The service account's file goes to credentials.
 func Vendors(credentials string) (*Sandbox, error) {
 	s := &Sandbox{EdgeURL: "http://localhost:3000", failed: make(chan error, 1)}
-	_, _, googleURL, err := s.vendors([3]string{"127.0.0.1:3002", "127.0.0.1:3003", "127.0.0.1:3004"}, 0)
+	_, _, googleURL, err := s.vendors([3]string{"127.0.0.1:3002", "127.0.0.1:3003", "127.0.0.1:3004"}, Options{})
 	if err == nil {
 		err = s.writeCredentials(credentials, googleURL)
 	}

@@ -27,7 +27,7 @@ func start(t *testing.T, without ...string) (*sandbox.Sandbox, *logged) {
 	t.Helper()
 	log := &logged{}
 	s, err := sandbox.Start(t.Context(), sandbox.Options{Dir: t.TempDir(), NATSConf: natstest.Root(t, "nats.conf"), NATSPort: -1,
-		EdgeAddr: "127.0.0.1:0", Without: without, Log: daemon.NewLogger(log)})
+		EdgeAddr: "127.0.0.1:0", Latency: 20 * time.Millisecond, Hurry: true, Without: without, Log: daemon.NewLogger(log)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,11 +39,12 @@ type Config struct {
 	FailedText    string         `envconfig:"SMS_PAYMENT_FAILED_TEXT" desc:"Go text/template over the failed payment; unset: a French text"`
 	OptOutText    string         `envconfig:"SMS_OPTOUT_TEXT" default:"Vous êtes désabonné. Plus de SMS." desc:"the confirmation of an opt-out"`
 
-	SheetsID          string `envconfig:"GOOGLE_SHEETS_ID" desc:"the spreadsheet's id; unset: sheets is not started"`
-	SheetsCredentials string `envconfig:"GOOGLE_APPLICATION_CREDENTIALS" desc:"service account file"`
-	SheetsURL         string `envconfig:"GOOGLE_SHEETS_URL" desc:"endpoint in place of Google's"`
-	SheetsReads       int    `envconfig:"GOOGLE_SHEETS_READS_PER_MINUTE" default:"60" desc:"quota of calls that read"`
-	SheetsWrites      int    `envconfig:"GOOGLE_SHEETS_WRITES_PER_MINUTE" default:"60" desc:"quota of calls that write"`
+	SheetsID          string        `envconfig:"GOOGLE_SHEETS_ID" desc:"the spreadsheet's id; unset: sheets is not started"`
+	SheetsCredentials string        `envconfig:"GOOGLE_APPLICATION_CREDENTIALS" desc:"service account file"`
+	SheetsURL         string        `envconfig:"GOOGLE_SHEETS_URL" desc:"endpoint in place of Google's"`
+	SheetsReads       int           `envconfig:"GOOGLE_SHEETS_READS_PER_MINUTE" default:"60" desc:"quota of calls that read"`
+	SheetsGather      time.Duration `envconfig:"GOOGLE_SHEETS_GATHER" default:"1s" desc:"least time between two writes; changes are gathered meanwhile"`
+	SheetsWrites      int           `envconfig:"GOOGLE_SHEETS_WRITES_PER_MINUTE" default:"60" desc:"quota of calls that write"`
 }
 
 // Validate names the variables that can't be right.
@@ -54,6 +55,7 @@ func (c Config) Validate() error {
 		daemon.Region("DEFAULT_REGION", c.Region),
 		daemon.URL("FACEBOOK_GRAPH_URL", c.GraphURL),
 		daemon.Positive("SMS_MAX_AGE", c.SMSMaxAge),
+		daemon.Positive("GOOGLE_SHEETS_GATHER", c.SheetsGather),
 	}
 	for name, u := range map[string]string{"STRIPE_API_URL": c.StripeURL, "TWILIO_API_URL": c.TwilioURL, "GOOGLE_SHEETS_URL": c.SheetsURL} {
 		if u != "" {

@@ -46,8 +46,9 @@ func table() []row {
 		// Carry out: while one batch waits for Twilio, another claims.
 		{durable: contracts.SMSSender, stream: contracts.StreamCRM, max: 64, workers: 4, handler: (*parts).sms},
 		{durable: contracts.Blacklist, stream: contracts.StreamCRM, max: 100, gather: 200 * time.Millisecond, handler: (*parts).blacklist},
-		// Google takes a write a second, of any size; so changes are gathered that long.
-		{durable: contracts.Sheets, stream: contracts.StreamCRM, max: 5000, gather: time.Second, handler: (*parts).sheets},
+		// Google takes a write a second, of any size; so changes are gathered that long
+		// (GOOGLE_SHEETS_GATHER).
+		{durable: contracts.Sheets, stream: contracts.StreamCRM, max: 5000, handler: (*parts).sheets},
 	}
 }
 
@@ -81,7 +82,7 @@ func (p *parts) start(ctx context.Context, g *errgroup.Group, r row) error {
 		Store: store, Log: p.log, Metrics: p.metrics,
 	}
 	if r.durable == contracts.Sheets {
-		o.Group = contracts.Sheets // one writer at a time
+		o.Group, o.Gather = contracts.Sheets, p.cfg.SheetsGather // one writer at a time
 	}
 	loop, err := bus.NewLoop(p.js, o)
 	if err != nil {
