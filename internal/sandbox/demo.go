@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"leadpipe/contracts"
 	"leadpipe/internal/bus"
@@ -203,23 +206,32 @@ func (s *Sandbox) await(ctx context.Context, effects []effect) []effect {
 func (s *Sandbox) settled(ctx context.Context) error {
 	deadline := time.Now().Add(5 * time.Second)
 	for time.Now().Before(deadline) {
-		busy := false
-		for stream, names := range map[string][]string{contracts.StreamWebhooks: {"billing", "leads", "optouts"}, contracts.StreamCRM: {"sms", "blacklist", "sheets"}} {
-			for _, n := range names {
-				c, err := s.JS.Consumer(ctx, stream, n)
-				if err != nil {
-					continue // one that does not run
-				}
-				i := c.CachedInfo()
-				busy = busy || i.NumPending > 0 || i.NumAckPending > 0
-			}
-		}
-		if !busy {
+		if !s.Busy(ctx) {
 			return nil
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return ctx.Err()
+}
+
+// Busy says whether any durable has messages that are not settled. A durable that does
+// not exist has none; one that can't be asked about counts as busy.
+func (s *Sandbox) Busy(ctx context.Context) bool {
+	for stream, names := range map[string][]string{
+		contracts.StreamWebhooks: {contracts.Billing, contracts.Leads, contracts.Optouts},
+		contracts.StreamCRM:      {contracts.SMSSender, contracts.Blacklist, contracts.Sheets},
+	} {
+		for _, n := range names {
+			c, err := s.JS.Consumer(ctx, stream, n)
+			if errors.Is(err, jetstream.ErrConsumerNotFound) {
+				continue
+			}
+			if err != nil || c.CachedInfo().NumPending > 0 || c.CachedInfo().NumAckPending > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // report prints the records that changed and the effects that came.

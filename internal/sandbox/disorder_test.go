@@ -125,15 +125,7 @@ func outcome(t *testing.T, s *sandbox.Sandbox) map[string]json.RawMessage {
 	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for quiet := 0; quiet < 5; {
-		busy := false
-		for durable, stream := range map[string]string{"billing": "WEBHOOKS", "leads": "WEBHOOKS", "optouts": "WEBHOOKS", "sms": "KV_crm", "blacklist": "KV_crm", "sheets": "KV_crm"} {
-			c, err := s.JS.Consumer(context.Background(), stream, durable)
-			if err != nil {
-				t.Fatal(err)
-			}
-			busy = busy || c.CachedInfo().NumPending > 0 || c.CachedInfo().NumAckPending > 0
-		}
-		if quiet++; busy {
+		if quiet++; s.Busy(t.Context()) {
 			quiet = 0
 		}
 		if time.Now().After(deadline) {

@@ -124,15 +124,7 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	deadline := time.Now().Add(20 * time.Second)
-	for busy := true; busy; {
-		busy = false
-		for durable, stream := range map[string]string{"billing": "WEBHOOKS", "leads": "WEBHOOKS", "optouts": "WEBHOOKS", "sms": "KV_crm", "sheets": "KV_crm"} {
-			c, err := s.JS.Consumer(t.Context(), stream, durable)
-			if err != nil {
-				t.Fatal(err)
-			}
-			busy = busy || c.CachedInfo().NumPending > 0 || c.CachedInfo().NumAckPending > 0
-		}
+	for s.Busy(t.Context()) {
 		if time.Now().After(deadline) {
 			t.Fatal("the replay does not end")
 		}
