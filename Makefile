@@ -1,28 +1,39 @@
 # The only entry for people and for CI. `make help` lists every target.
 
-# Flags of the machine must not change what is built here.
-export GOFLAGS :=
-GO   ?= go
+# The machine's own flags must not change what is built here. These compile what is tried
+# and thrown away: without inlining and debug information, nats-server and Google's and
+# Twilio's clients take a third less time, and cgo would serve the resolver alone. What is
+# measured or deployed is built without them.
+export GOFLAGS     := "-gcflags=all=-l -dwarf=false" "-ldflags=-s -w"
+export CGO_ENABLED := 0
+GO ?= go
+# The compiler collects garbage less often than it would by itself.
+QUICK := GOGC=800 $(GO)
 NATS ?= nats
 # The operator's console in development.
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test race fuzz nightly stress bench lint ci streams-diff streams-apply
+.PHONY: help demo run build test race fuzz nightly stress bench lint ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## run the whole pipeline on this machine, send the example webhooks, show what each one caused
-	@$(GO) run ./cmd/sandbox demo
+	@$(QUICK) run ./cmd/sandbox demo
 
 run: ## the same, and stay: a page on 127.0.0.1:3001 drives it, nats reaches it on 127.0.0.1:4222
-	@$(GO) run ./cmd/sandbox run
+	@$(QUICK) run ./cmd/sandbox run
+
+build: export GOFLAGS :=
+build: ## build every command, as it is deployed, into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/...
 
 test: ## all tests; starts everything it needs itself
 	$(GO) test -timeout 10m ./...
 
-race: ## all tests with the race detector
+race: export CGO_ENABLED := 1
+race: ## all tests with the race detector, which needs a C compiler
 	$(GO) test -race -timeout 20m ./...
 
 # Go's fuzzer sometimes reports its own deadline as a failure; a finding names its input.
@@ -42,6 +53,7 @@ nightly: ## property tests with 10,000 draws instead of 200
 stress: ## crash and race tests of the texts at full size
 	SMS_STRESS=1 $(GO) test -timeout 30m -v -run 'Crash|Race' ./internal/sms
 
+bench: export GOFLAGS :=
 bench: ## the benchmarks, beside the raw JetStream ceiling of the same run
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
