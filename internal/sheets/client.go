@@ -37,6 +37,9 @@ type client struct {
 	now           func() time.Time
 	sleep         func(context.Context, time.Duration) error
 	answered      time.Time // when the last call ended
+	fence         string    // what every write has to find; "": not held, see hold
+	anchor        int64     // the sheet that the fence is put on
+	lost          int       // fences that were put and not seen again
 	calls         *prometheus.CounterVec
 }
 
@@ -129,22 +132,36 @@ type sheet struct {
 	rows, cols int
 }
 
-// sheets lists the spreadsheet's sheets by title.
-func (c *client) sheets(ctx context.Context) (map[string]sheet, error) {
-	found := map[string]sheet{}
+// A listing is what Google says of the spreadsheet: its sheets by title, the fences,
+// and the first sheet's id.
+type listing struct {
+	sheets map[string]sheet
+	fences []*api.NamedRange
+	anchor int64
+}
+
+// list asks for the spreadsheet's sheets and fences.
+func (c *client) list(ctx context.Context) (listing, error) {
+	l := listing{sheets: map[string]sheet{}}
 	err := c.call(ctx, c.reads, "spreadsheets.get", func(ctx context.Context) error {
-		r, err := c.svc.Spreadsheets.Get(c.id).Fields("sheets.properties(sheetId,title,gridProperties)").Context(ctx).Do()
+		r, err := c.svc.Spreadsheets.Get(c.id).Fields("sheets.properties(sheetId,title,gridProperties)", "namedRanges(namedRangeId,name)").Context(ctx).Do()
 		if err != nil {
 			return err
 		}
-		for _, s := range r.Sheets {
-			if p := s.Properties; p != nil && p.GridProperties != nil {
-				found[p.Title] = sheet{p.SheetId, int(p.GridProperties.RowCount), int(p.GridProperties.ColumnCount)}
+		for i, s := range r.Sheets {
+			p := s.Properties
+			if p == nil || p.GridProperties == nil {
+				continue
+			}
+			l.sheets[p.Title] = sheet{p.SheetId, int(p.GridProperties.RowCount), int(p.GridProperties.ColumnCount)}
+			if i == 0 {
+				l.anchor = p.SheetId
 			}
 		}
+		l.fences = fences(r.NamedRanges)
 		return nil
 	})
-	return found, err
+	return l, err
 }
 
 // get reads ranges, one grid of texts each, without blank rows or cells at the ends.
@@ -175,17 +192,30 @@ func (c *client) get(ctx context.Context, ranges []string) ([][][]string, error)
 
 // put writes ranges, all or nothing, every value as it is.
 func (c *client) put(ctx context.Context, data []*api.ValueRange) error {
-	return c.call(ctx, c.writes, "values.batchUpdate", func(ctx context.Context) error {
+	return c.fenced(ctx, c.call(ctx, c.writes, "values.batchUpdate", func(ctx context.Context) error {
 		_, err := c.svc.Spreadsheets.Values.BatchUpdate(c.id, &api.BatchUpdateValuesRequest{
 			ValueInputOption: "RAW", // "=1+1" and "+33…" stay texts
-			Data:             data,
+			Data:             behind(c.fence, data),
 		}).Context(ctx).Do()
 		return err
-	})
+	}))
 }
 
-// change changes the spreadsheet itself: tabs, grids.
+// change changes the spreadsheet itself: tabs, grids. It puts a new fence in place of
+// the one that is held, which is how such a call finds out that it is gone.
 func (c *client) change(ctx context.Context, requests ...*api.Request) error {
+	if c.fence == "" {
+		return c.update(ctx, requests)
+	}
+	name, renewal := takeOver([]*api.NamedRange{{NamedRangeId: c.fence}}, c.anchor)
+	err := c.update(ctx, append(renewal, requests...))
+	if err == nil {
+		c.fence = name
+	}
+	return c.fenced(ctx, err)
+}
+
+func (c *client) update(ctx context.Context, requests []*api.Request) error {
 	return c.call(ctx, c.writes, "spreadsheets.batchUpdate", func(ctx context.Context) error {
 		_, err := c.svc.Spreadsheets.BatchUpdate(c.id, &api.BatchUpdateSpreadsheetRequest{Requests: requests}).Context(ctx).Do()
 		return err

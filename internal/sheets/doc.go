@@ -21,14 +21,18 @@
 // So the key stays together with what people wrote into the same row: those columns
 // are never written, and nearly never read.
 //
-// Handle writes changes as they come, looking at the keys' column alone, and whenever
-// anything is not as it was left, it falls back on Audit: a reading of everything and
-// a plan of what to do next (table.go, pure), repeated until there is nothing to do.
-// Two writers at once are therefore no danger: the last audit is right.
+// The rules need one writer at a time: two could do to one row, without seeing it, what
+// each alone would mend. So Google itself refuses the writes of all but the newest
+// writer, and late ones of that (fence.go).
 //
-// What stays open: a row that meets two such accidents, one to its key and one to its
-// cells, before any audit has seen the first, can't be told any more. Its record comes
-// back in another row, and a person's notes stay where they are.
+// Handle writes changes as they come, looking at the keys' column and at what it wrote
+// last, and whenever anything is not as it was left, it falls back on Audit: a reading
+// of everything and a plan of what to do next (table.go, pure), repeated until there is
+// nothing to do.
+//
+// What stays open: a column that a person inserts left of ours in the very moment of a
+// write. The rows of that write are then told by neither key nor cells; their records
+// come back in other rows, and a person's notes stay where they are.
 //
 // A deleted record's row is emptied, but the row stays, with what people added.
 //

@@ -15,9 +15,9 @@ import (
 )
 
 // Whatever people do to the sheet, whenever they do it, and whatever becomes of calls
-// and of writers: after the last audit every key has one row, right in every cell.
-// And every note that a person wrote into a row stands in the row of the same key,
-// unless a row met two accidents with no audit in between (calm is false).
+// and of writers: after the last audit every key has one row, right in every cell, and
+// every note that a person wrote into a row stands in the row of the same key. A call
+// that arrives even later changes nothing.
 func TestSheetEndsEqualToTheBucket(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -39,11 +39,45 @@ type scene struct {
 	stream  jetstream.Stream
 	writers [2]*Writer // both believe that they are the one
 	unacked []contracts.Message
-	notes   map[string]string // a person's note → the key that it was written beside
+	notes   map[string]rowID // a person's note → the row that it was written into
 	serial  int
-	// deletedOnce has the keys of records that were deleted at some time.
-	deletedOnce map[string]bool
+	// deletedOnce has the rows of records that were deleted at some time.
+	deletedOnce map[rowID]bool
 }
+
+// A kind is one kind of record that a scene tells of.
+type kind struct {
+	tab    int
+	key    func(n int) string // of the n-th record
+	record func(n int, status, customer string) any
+	unique int                // a column that tells the row's owner, beside the key
+	shows  func(n int) string // what it shows
+}
+
+var kinds = []kind{
+	{leadsTab, func(n int) string { return contracts.KeyLead(lead(n).ID) }, func(n int, status, customer string) any {
+		l := lead(n)
+		l.Status, l.CustomerID = contracts.LeadStatus(status), customer
+		return l
+	}, 2, func(n int) string { return lead(n).Name }},
+	{clientsTab, func(n int) string { return contracts.KeyCustomer(customerID(n)) }, func(n int, status, customer string) any {
+		l := lead(n)
+		return contracts.Customer{ID: customerID(n), Name: l.Name, Email: l.Email, Phone: l.Phone, LeadID: customer, Since: l.CreatedAt,
+			Status: contracts.CustomerStatus(status), Access: contracts.AccessActive, Subscriptions: []string{}}
+	}, 1, func(n int) string { return lead(n).Name }},
+	{optOutsTab, func(n int) string { return "optout." + strings.TrimPrefix(lead(n).Phone, "+") }, func(n int, status, customer string) any {
+		o := contracts.OptOut{Phone: lead(n).Phone, OptedOutAt: lead(n).CreatedAt, Keyword: "STOP", Source: contracts.OptOutBySMS}
+		if customer != "" {
+			o.ConfirmedAt = o.OptedOutAt.Add(time.Second)
+		}
+		return o
+	}, 1, func(n int) string { return instant(lead(n).CreatedAt) }},
+}
+
+func customerID(n int) string { return "cus_" + lead(n).ID }
+
+// most is how many records of a kind there are.
+const most = 12
 
 func (s *scene) run() {
 	if err := s.stream.Purge(context.Background()); err != nil {
@@ -52,46 +86,40 @@ func (s *scene) run() {
 	s.clock = s.clock.Add(time.Hour)
 	s.paper = newPaper(s.tb, func() time.Time { return s.clock })
 	s.newest = 0
-	s.notes, s.deletedOnce = map[string]string{}, map[string]bool{}
+	s.notes, s.deletedOnce = map[string]rowID{}, map[rowID]bool{}
 	for i := range s.writers {
 		s.writers[i] = s.writer(s.tb)
 	}
-	s.put(s.tb, leads(0, rapid.IntRange(0, 6).Draw(s.T, "leads at first")))
-	s.work(context.Background(), 0)
-	calm := rapid.Bool().Draw(s.T, "calm")
-	mend := func() {
-		if !calm {
-			return
-		}
-		s.clock = s.clock.Add(2 * time.Minute)
-		if _, err := s.writers[rapid.IntRange(0, 1).Draw(s.T, "mends")].Audit(context.Background()); err != nil {
-			s.Fatalf("audit: %v", err)
+	at := rapid.IntRange(0, 6).Draw(s.T, "records at first")
+	for _, k := range kinds {
+		for n := range at {
+			s.put(s.tb, map[string]any{k.key(n): k.record(n, "new", "")})
 		}
 	}
+	s.work(context.Background(), 0)
 	for range rapid.IntRange(1, 14).Draw(s.T, "steps") {
-		switch rapid.SampledFrom([]string{"change", "person", "work", "audit"}).Draw(s.T, "step") {
+		switch rapid.SampledFrom([]string{"change", "person", "work", "audit", "late calls"}).Draw(s.T, "step") {
 		case "change":
 			s.change()
 		case "person":
 			s.person()
 		case "work":
 			s.disturbed(s.work)
-			mend()
+		case "late calls":
+			s.paper.land()
 		case "audit":
 			s.disturbed(func(ctx context.Context, i int) { _, _ = s.writers[i].Audit(ctx) })
-			mend()
 		}
 	}
 	s.clock = s.clock.Add(time.Hour)
 	if _, err := s.writers[rapid.IntRange(0, 1).Draw(s.T, "last")].Audit(context.Background()); err != nil {
 		s.Fatalf("last audit: %v", err)
 	}
+	s.paper.land()
 	if d := s.check(s.tb); d != "" {
 		s.Fatalf("bucket (-) and sheet (+) differ:\n%s", d)
 	}
-	if calm {
-		s.checkNotes()
-	}
+	s.checkNotes()
 }
 
 // work hands a writer what has changed and what is not done yet.
@@ -109,8 +137,8 @@ func (s *scene) work(ctx context.Context, i int) {
 // disturbed has a writer do something, and at one of its calls something happens.
 func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 	at := rapid.IntRange(1, 9).Draw(s.T, "at call")
-	what := rapid.SampledFrom([]string{"nothing", "person", "frozen", "429", "500", "no answer"}).Draw(s.T, "before")
-	then := rapid.SampledFrom([]string{"nothing", "nothing", "person", "500", "no answer", "killed"}).Draw(s.T, "after")
+	what := rapid.SampledFrom([]string{"nothing", "person", "frozen", "429", "500", "no answer", "late"}).Draw(s.T, "before")
+	then := rapid.SampledFrom([]string{"nothing", "nothing", "person", "500", "no answer", "killed", "late calls"}).Draw(s.T, "after")
 	writer := rapid.IntRange(0, 1).Draw(s.T, "writer")
 	ctx, kill := context.WithCancel(context.Background())
 	defer kill()
@@ -149,6 +177,8 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 			return &fault{status: 500}
 		case "no answer":
 			return &fault{}
+		case "late":
+			return &fault{late: true}
 		}
 		return nil
 	}
@@ -165,6 +195,8 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 			return &fault{}
 		case "killed":
 			kill()
+		case "late calls":
+			within(s.paper.land)
 		}
 		return nil
 	}
@@ -177,25 +209,43 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 
 // change changes the bucket.
 func (s *scene) change() {
-	n := rapid.IntRange(0, 11).Draw(s.T, "lead")
-	key := contracts.KeyLead(lead(n).ID)
+	k := rapid.SampledFrom(kinds).Draw(s.T, "kind")
+	n := rapid.IntRange(0, most-1).Draw(s.T, "record")
+	key := k.key(n)
 	switch rapid.IntRange(0, 5).Draw(s.T, "change") {
 	case 0:
 		s.delete(s.tb, key)
-		s.deletedOnce[lead(n).ID] = true
+		id, _ := rowOf(key)
+		s.deletedOnce[id] = true
 	case 1:
-		s.put(s.tb, leads(n, n+3))
+		records := map[string]any{}
+		for i := n; i < n+3; i++ {
+			records[k.key(i)] = k.record(i, "new", "")
+		}
+		s.put(s.tb, records)
 	default:
-		l := lead(n)
-		l.Status = rapid.SampledFrom([]contracts.LeadStatus{contracts.LeadNew, contracts.LeadContacted, contracts.LeadClient}).Draw(s.T, "status")
-		l.CustomerID = rapid.SampledFrom([]string{"", "cus_" + l.ID}).Draw(s.T, "customer")
-		s.put(s.tb, map[string]any{key: l})
+		s.put(s.tb, map[string]any{key: k.record(n, rapid.SampledFrom([]string{"new", "contacted", "client"}).Draw(s.T, "status"),
+			rapid.SampledFrom([]string{"", "other"}).Draw(s.T, "other"))})
 	}
 }
 
-// person edits the Leads tab.
+// owner finds whose row a row clearly is; -1: nobody's, or not clear.
+func (k kind) owner(g page, row int, head []string) (n int, id rowID) {
+	for n := range most + 3 {
+		id, _ := rowOf(k.key(n))
+		columns := tabs[k.tab].columns
+		if g.text(row, slices.Index(head, columns[0])) == id.key && g.text(row, slices.Index(head, columns[k.unique])) == k.shows(n) {
+			return n, id
+		}
+	}
+	return -1, rowID{}
+}
+
+// person edits a tab.
 func (s *scene) person() {
-	g := s.paper.page(s.tb, "Leads")
+	k := rapid.SampledFrom(kinds).Draw(s.T, "tab")
+	title := tabs[k.tab].title
+	g := s.paper.page(s.tb, title)
 	rows := g.cells()
 	if len(rows) < 2 {
 		return
@@ -205,13 +255,13 @@ func (s *scene) person() {
 	switch rapid.SampledFrom([]string{"note", "note", "shuffle", "sort", "insert", "insert several", "delete", "column"}).Draw(s.T, "person") {
 	case "note":
 		// A person notes what the row shows, which has to be clear.
-		key := g.text(row, slices.Index(head, "id"))
-		if key == "" || !strings.Contains(g.text(row, slices.Index(head, "name")), key) {
+		n, id := k.owner(g, row, head)
+		if n < 0 {
 			return
 		}
 		col := slices.Index(head, "Notes")
 		if col < 0 {
-			n, err := s.paper.AddColumn("Leads", "Notes")
+			n, err := s.paper.AddColumn(title, "Notes")
 			if err != nil {
 				s.Fatal(err)
 			}
@@ -220,7 +270,7 @@ func (s *scene) person() {
 		delete(s.notes, g.text(row, col))
 		s.serial++
 		note := fmt.Sprintf("note %d", s.serial)
-		s.notes[note] = key
+		s.notes[note] = id
 		g.set(row, col, note)
 	case "shuffle":
 		g.shuffle(rapid.Uint64().Draw(s.T, "seed"))
@@ -247,23 +297,25 @@ func (s *scene) person() {
 // checkNotes says where each note must be: beside its key. One whose record was deleted
 // has no row of its own any more, and only has to be there still.
 func (s *scene) checkNotes() {
-	g := s.paper.page(s.tb, "Leads")
-	rows := g.cells()
-	id, col := slices.Index(rows[0], "id"), slices.Index(rows[0], "Notes")
 	found := map[string]bool{}
-	for r := 1; r < len(rows) && col >= 0; r++ {
-		note := g.text(r, col)
-		if note == "" {
-			continue
-		}
-		found[note] = true
-		if key := g.text(r, id); key != s.notes[note] && !s.deletedOnce[s.notes[note]] {
-			s.Fatalf("%q was written beside %s and stands beside %q", note, s.notes[note], key)
+	for _, k := range kinds {
+		g := s.paper.page(s.tb, tabs[k.tab].title)
+		rows := g.cells()
+		key, col := slices.Index(rows[0], tabs[k.tab].columns[0]), slices.Index(rows[0], "Notes")
+		for r := 1; r < len(rows) && col >= 0; r++ {
+			note := g.text(r, col)
+			if note == "" {
+				continue
+			}
+			found[note] = true
+			if id := (rowID{k.tab, g.text(r, key)}); id != s.notes[note] && !s.deletedOnce[s.notes[note]] {
+				s.Fatalf("%q was written beside %v and stands beside %v", note, s.notes[note], id)
+			}
 		}
 	}
-	for note, key := range s.notes {
+	for note, id := range s.notes {
 		if !found[note] {
-			s.Fatalf("%q, written beside %s, is lost", note, key)
+			s.Fatalf("%q, written beside %v, is lost", note, id)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sheets
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -21,12 +22,17 @@ type paper struct {
 	// they return is answered in place of the result.
 	before, after func(method string) *fault
 	refuse        string // a text that no cell takes
+	// withoutNames is answered to requests for named ranges; nil: they are carried out.
+	withoutNames *fault
+	// late are calls that are still on their way when their caller has given them up.
+	late []func()
 }
 
 // A fault is an answer other than the right one: a status, or none at all (0).
 type fault struct {
 	status int
 	header http.Header
+	late   bool // carried out when land is called
 }
 
 func newPaper(tb testing.TB, now func() time.Time) *paper {
@@ -54,18 +60,19 @@ func (p *paper) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if p.before != nil {
 		if f := p.before(method); f != nil {
+			if f.late {
+				p.late = append(p.late, func() { p.serve(r, body) })
+			}
 			return f.answer(r)
 		}
 	}
 	if p.refuse != "" && bytes.Contains(body, []byte(p.refuse)) {
 		return (&fault{status: 400}).answer(r)
 	}
-	q := r.Clone(r.Context())
-	q.RequestURI = r.URL.RequestURI()
-	q.Body = io.NopCloser(bytes.NewReader(body))
-	q.Header.Set("Authorization", "Bearer "+p.Token())
-	rec := httptest.NewRecorder()
-	p.ServeHTTP(rec, q)
+	if p.withoutNames != nil && bytes.Contains(body, []byte("NamedRange")) {
+		return p.withoutNames.answer(r)
+	}
+	rec := p.serve(r, body)
 	if p.after != nil {
 		if f := p.after(method); f != nil {
 			return f.answer(r)
@@ -77,6 +84,24 @@ func (p *paper) RoundTrip(r *http.Request) (*http.Response, error) {
 	res := rec.Result()
 	res.Request = r
 	return res, nil
+}
+
+func (p *paper) serve(r *http.Request, body []byte) *httptest.ResponseRecorder {
+	q := r.Clone(context.WithoutCancel(r.Context()))
+	q.RequestURI = r.URL.RequestURI()
+	q.Body = io.NopCloser(bytes.NewReader(body))
+	q.Header.Set("Authorization", "Bearer "+p.Token())
+	rec := httptest.NewRecorder()
+	p.ServeHTTP(rec, q)
+	return rec
+}
+
+// land has all late calls arrive.
+func (p *paper) land() {
+	for _, call := range p.late {
+		call()
+	}
+	p.late = nil
 }
 
 func (f *fault) answer(r *http.Request) (*http.Response, error) {

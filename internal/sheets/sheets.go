@@ -26,8 +26,8 @@ const (
 	patience = 20 * time.Second
 	// maxBackoff is the longest pause between two tries, before jitter.
 	maxBackoff = 8 * time.Second
-	// maxRounds bounds the rounds of one audit. Four are enough when nobody edits
-	// meanwhile: restore keys, write cells, add keys, write their cells.
+	// maxRounds bounds the rounds of one audit. Five are enough when nobody edits
+	// meanwhile: take the fence, restore keys, write cells, add keys, write their cells.
 	maxRounds = 12
 	// maxBytes and maxRows bound one write. Google recommends at most 2 MB.
 	maxBytes, maxRows = 1_800_000, 5_000
@@ -78,6 +78,7 @@ type view struct {
 	sheet  sheet
 	used   int             // the first row below everything
 	keys   map[string]bool // those in column A
+	unseen []edit          // cells written by their place and not looked at since
 }
 
 // New makes a Writer. It reads the credentials' file and calls nobody. An unusable
@@ -400,10 +401,15 @@ func (w *Writer) audit(ctx context.Context) (repaired int, err error) {
 
 // round reads the spreadsheet, and writes what plan says; done when that is nothing.
 func (w *Writer) round(ctx context.Context, wants *[numTabs]*want) (written int, done bool, err error) {
-	sheets, err := w.client.sheets(ctx)
+	l, err := w.client.list(ctx)
 	if err != nil {
 		return 0, false, err
 	}
+	// What is read from here on is newer than anything that another writer could do.
+	if held, err := w.client.hold(ctx, l); !held || err != nil {
+		return 0, false, err
+	}
+	sheets := l.sheets
 	if made, err := w.makeTabs(ctx, sheets); made || err != nil {
 		return 0, false, err
 	}
@@ -595,8 +601,14 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 	if err := w.client.awaitWrite(ctx); err != nil {
 		return false, err
 	}
-	seen, same, err := w.look(ctx, wants, nil)
-	if err != nil || !same || w.client.now().Sub(began) > maxAge {
+	var before []edit
+	for t, want := range wants {
+		if len(want.order) > 0 {
+			before = append(before, w.views[t].unseen...)
+		}
+	}
+	seen, same, err := w.look(ctx, wants, before)
+	if err != nil || !same || !seen.show(before) || w.client.now().Sub(began) > maxAge {
 		return surprise(err)
 	}
 	var edits, filled []edit
@@ -653,19 +665,22 @@ func (w *Writer) quick(ctx context.Context, wants *[numTabs]*want, began time.Ti
 			return surprise(err)
 		}
 	}
-	if !w.client.spareRead() {
-		return true, nil // the next audit looks
-	}
-	seen, same, err = w.look(ctx, wants, filled)
-	if err != nil || !same {
-		return surprise(err)
-	}
-	for _, e := range filled {
-		l := line{cells: seen[e.id.tab].cells[e.row]}
-		if seen[e.id.tab].at[e.id.key] != e.row || !l.is(wants[e.id.tab].rows[e.id.key]) {
-			return surprise(nil)
+	remember := func(rows []edit) {
+		for t, want := range wants {
+			if len(want.order) > 0 {
+				w.views[t].unseen = slices.DeleteFunc(slices.Clone(rows), func(e edit) bool { return e.id.tab != t })
+			}
 		}
 	}
+	remember(filled)
+	if !w.client.spareRead() {
+		return true, nil // the next write, or audit, looks first
+	}
+	seen, same, err = w.look(ctx, wants, filled)
+	if err != nil || !same || !seen.show(filled) {
+		return surprise(err)
+	}
+	remember(nil)
 	return true, nil
 }
 
@@ -676,9 +691,22 @@ type glance struct {
 	cells map[int][]string // of the rows asked for, ours without the key
 }
 
+type glances [numTabs]glance
+
+// show says whether rows still are where they were written, and as they were written.
+func (g glances) show(rows []edit) bool {
+	for _, e := range rows {
+		l := line{cells: g[e.id.tab].cells[e.row]}
+		if g[e.id.tab].at[e.id.key] != e.row || !l.is(append([]any{e.id.key}, e.values...)) {
+			return false
+		}
+	}
+	return true
+}
+
 // look reads headers and keys of the tabs that wants names, and the cells of some
 // rows; same says that columns and known keys are where they were.
-func (w *Writer) look(ctx context.Context, wants *[numTabs]*want, rows []edit) (seen [numTabs]glance, same bool, err error) {
+func (w *Writer) look(ctx context.Context, wants *[numTabs]*want, rows []edit) (seen glances, same bool, err error) {
 	type part struct {
 		tab, from, to int // rows; from < 0: the keys, else to included
 	}

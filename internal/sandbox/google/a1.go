@@ -26,6 +26,7 @@ var (
 
 // find parses A1 notation: 'Title'!A1:B2, Title!A:A, A2:C, 2:5, Title. Titles are told
 // apart without regard to letter case, as Sheets does; without one the first tab is meant.
+// A name that is no title's may be a named range's.
 func (b *book) find(s string) (place, error) {
 	title, ref, ok := splitA1(s)
 	if !ok {
@@ -34,6 +35,9 @@ func (b *book) find(s string) (place, error) {
 	g := b.sheets[0]
 	if title != "" {
 		if g = b.tab(title); g == nil {
+			if i := b.named(func(n named) bool { return ref == "" && strings.EqualFold(n.name, title) }); i >= 0 {
+				return place{grid: b.byID(b.names[i].sheet), area: b.names[i].area}, nil
+			}
 			return place{}, bad("Unable to parse range: %s", s)
 		}
 	}

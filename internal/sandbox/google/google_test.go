@@ -584,6 +584,59 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+func TestNamedRanges(t *testing.T) {
+	t.Parallel()
+	b := start(t, google.Options{})
+	name := func(id, name string, row, endRow, col, endCol int64) *api.Request {
+		return &api.Request{AddNamedRange: &api.AddNamedRangeRequest{NamedRange: &api.NamedRange{NamedRangeId: id, Name: name,
+			Range: &api.GridRange{StartRowIndex: row, EndRowIndex: endRow, StartColumnIndex: col, EndColumnIndex: endCol}}}}
+	}
+	remove := func(id string) *api.Request {
+		return &api.Request{DeleteNamedRange: &api.DeleteNamedRangeRequest{NamedRangeId: id}}
+	}
+	r, err := b.change(name("id1", "Totals", 1, 3, 1, 3), name("", "other", 4, 5, 0, 1))
+	must(t, err)
+	if id := r.Replies[1].AddNamedRange.NamedRange.NamedRangeId; id == "" || id == "id1" {
+		t.Errorf("the id given is %q", id)
+	}
+	must(t, b.write("totals", "RAW", []any{"a", "b"}, []any{"c", "d"}))
+	wantRows(t, "written by name", b.Rows("Sheet1"), [][]string{{}, {"", "a", "b"}, {"", "c", "d"}})
+
+	must(t, b.InsertRow("Sheet1", 1))
+	must(t, b.InsertColumn("Sheet1", 1))
+	must(t, b.write("Totals", "RAW", []any{"A"}))
+	wantRows(t, "moved", b.Rows("Sheet1"), [][]string{{}, {}, {"", "", "A", "b"}, {"", "", "c", "d"}})
+	must(t, b.DeleteRow("Sheet1", 3))
+	wantError(t, "one row is left", b.write("Totals", "RAW", []any{"x"}, []any{"y"}), 400, "tried writing to row")
+
+	_, err = b.change(name("id2", "TOTALS", 0, 1, 0, 1))
+	wantError(t, "a name twice", err, 400, "already exists")
+	_, err = b.change(name("id1", "Else", 0, 1, 0, 1))
+	wantError(t, "an id twice", err, 400, "already exists")
+	_, err = b.change(name("", "A1", 0, 1, 0, 1))
+	wantError(t, "a reference for a name", err, 400, "not a valid name")
+	_, err = b.change(name("", "Far", 0, 1001, 0, 1))
+	wantError(t, "outside", err, 400, "outside of the grid")
+
+	// All or nothing: the writes beside a name that is not there are not carried out.
+	_, err = b.change(remove("id1"), remove("none"))
+	wantError(t, "delete one that is not there", err, 400, "No named range with id: none")
+	must(t, b.write("Totals", "RAW", []any{"still there"}))
+	_, err = b.change(remove("id1"))
+	must(t, err)
+	_, err = b.client.Values.BatchUpdate("book", &api.BatchUpdateValuesRequest{ValueInputOption: "RAW", Data: []*api.ValueRange{
+		{Range: "A1", Values: [][]any{{"no"}}}, {Range: "Totals", Values: [][]any{{nil}}}}}).Do()
+	wantError(t, "write by a name that is gone", err, 400, "Unable to parse range: Totals")
+	wantRows(t, "after it", b.Rows("Sheet1"), [][]string{{}, {}, {"", "", "still there", "d"}})
+
+	must(t, b.DeleteRow("Sheet1", 5)) // all of "other"
+	info, err := b.client.Get("book").Fields("namedRanges(name)").Do()
+	must(t, err)
+	if len(info.NamedRanges) != 0 {
+		t.Errorf("left are %+v", info.NamedRanges[0])
+	}
+}
+
 func TestFieldsAndWire(t *testing.T) {
 	t.Parallel()
 	b := start(t, google.Options{NotShared: []string{"private"}})

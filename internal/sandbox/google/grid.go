@@ -24,6 +24,7 @@ type book struct {
 	id     string
 	sheets []*grid
 	meta   []metadata
+	names  []named
 }
 
 // A grid is a sheet. What lies right of a row's cells, or below the last, is empty.
@@ -52,7 +53,7 @@ type date struct {
 
 // clone copies a book as far as changes of structure need it.
 func (b *book) clone() *book {
-	c := &book{id: b.id, meta: slices.Clone(b.meta)}
+	c := &book{id: b.id, meta: slices.Clone(b.meta), names: slices.Clone(b.names)}
 	for _, g := range b.sheets {
 		copied := *g
 		copied.cells = slices.Clone(g.cells)

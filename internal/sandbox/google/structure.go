@@ -31,6 +31,7 @@ func (b *book) describe() *api.Spreadsheet {
 	for _, g := range b.sheets {
 		out.Sheets = append(out.Sheets, &api.Sheet{Properties: b.properties(g)})
 	}
+	out.NamedRanges = b.describeNames()
 	return out
 }
 
@@ -115,6 +116,8 @@ var changes = map[string]change{
 	"deleteDimension":         changeOf(deleteDimension),
 	"sortRange":               changeOf(sortRange),
 	"createDeveloperMetadata": changeOf(createDeveloperMetadata),
+	"addNamedRange":           changeOf(addNamedRange),
+	"deleteNamedRange":        changeOf(deleteNamedRange),
 }
 
 func addSheet(s *Server, b *book, req *api.AddSheetRequest, reply *api.Response) error {
@@ -195,6 +198,7 @@ func (b *book) remove(g *grid) error {
 	}
 	b.sheets = slices.DeleteFunc(slices.Clone(b.sheets), func(other *grid) bool { return other == g })
 	b.meta = slices.DeleteFunc(b.meta, func(m metadata) bool { return m.kind != "SPREADSHEET" && m.sheet == g.id })
+	b.names = slices.DeleteFunc(slices.Clone(b.names), func(n named) bool { return n.sheet == g.id })
 	return nil
 }
 
@@ -352,6 +356,7 @@ func (b *book) insert(g *grid, dimension string, at, n int) {
 	} else {
 		g.insertColumns(at, n)
 	}
+	b.namesAfterInsert(g, dimension, at, n)
 	for i, m := range b.meta {
 		if m.on(g, dimension) && m.index >= at {
 			b.meta[i].index += n
@@ -365,6 +370,7 @@ func (b *book) delete(g *grid, dimension string, at, end int) {
 	} else {
 		g.deleteColumns(at, end)
 	}
+	b.namesAfterDelete(g, dimension, at, end)
 	b.meta = slices.DeleteFunc(b.meta, func(m metadata) bool { return m.on(g, dimension) && m.index >= at && m.index < end })
 	for i, m := range b.meta {
 		if m.on(g, dimension) && m.index >= end {
@@ -373,15 +379,14 @@ func (b *book) delete(g *grid, dimension string, at, end int) {
 	}
 }
 
-func sortRange(_ *Server, b *book, req *api.SortRangeRequest, _ *api.Response) error {
-	if req.Range == nil || len(req.SortSpecs) == 0 {
-		return bad("range and sortSpecs must be set")
-	}
-	g := b.byID(req.Range.SheetId)
+// gridRange finds a range that is given by numbers. Ends that are absent reach to the
+// grid's.
+func (b *book) gridRange(r *api.GridRange) (*grid, area, error) {
+	g := b.byID(r.SheetId)
 	if g == nil {
-		return bad("No grid with id: %d", req.Range.SheetId)
+		return nil, area{}, bad("No grid with id: %d", r.SheetId)
 	}
-	a := area{int(req.Range.StartRowIndex), int(req.Range.StartColumnIndex), int(req.Range.EndRowIndex), int(req.Range.EndColumnIndex)}
+	a := area{int(r.StartRowIndex), int(r.StartColumnIndex), int(r.EndRowIndex), int(r.EndColumnIndex)}
 	if a.endRow == 0 {
 		a.endRow = g.rows
 	}
@@ -389,7 +394,18 @@ func sortRange(_ *Server, b *book, req *api.SortRangeRequest, _ *api.Response) e
 		a.endCol = g.cols
 	}
 	if a.row < 0 || a.col < 0 || a.row >= a.endRow || a.col >= a.endCol || a.endRow > g.rows || a.endCol > g.cols {
-		return bad("range: outside of the grid")
+		return nil, area{}, bad("range: outside of the grid")
+	}
+	return g, a, nil
+}
+
+func sortRange(_ *Server, b *book, req *api.SortRangeRequest, _ *api.Response) error {
+	if req.Range == nil || len(req.SortSpecs) == 0 {
+		return bad("range and sortSpecs must be set")
+	}
+	g, a, err := b.gridRange(req.Range)
+	if err != nil {
+		return err
 	}
 	var by []sorting
 	for _, s := range req.SortSpecs {
