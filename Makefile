@@ -50,8 +50,8 @@ fuzz: ## every fuzz target for 30 s
 nightly: ## property tests with 10,000 draws instead of 200
 	RAPID_CHECKS=10000 $(GO) test -timeout 80m ./internal/billing ./internal/identity ./internal/sheets ./internal/leads
 
-stress: ## crash and race tests of the texts at full size
-	SMS_STRESS=1 $(GO) test -timeout 30m -v -run 'Crash|Race' ./internal/sms
+stress: ## crashes, races, load and an outage at full size
+	STRESS=1 $(GO) test -timeout 30m -v -run 'Crash|Race|FourProcesses|ExpiredToken' ./internal/sms ./internal/daemon/consumersd ./internal/leads
 
 bench: export GOFLAGS :=
 bench: ## the benchmarks, beside the raw JetStream ceiling of the same run

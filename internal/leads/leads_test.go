@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -566,17 +567,26 @@ func TestLeadTooLargeForTheBucket(t *testing.T) {
 func TestExpiredToken(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	const n = 40
+	// STRESS=1 makes it the minute that such an outage easily lasts, with leads all the time.
+	outage := time.Second
+	if os.Getenv("STRESS") != "" {
+		outage = time.Minute
+	}
+	const n, waves = 40, 4
 	r.meta.SetFault(meta.TokenExpired)
-	var msgs []contracts.Message
-	for i := range n {
-		l := person(strconv.Itoa(1000+i), "Zoé Martin", fmt.Sprintf("+336399801%02d", i), "", morning)
-		r.meta.AddLead(l)
-		msgs = append(msgs, announce(l, meta.AsStrings))
+	publish := func(from, to int) {
+		var msgs []contracts.Message
+		for i := from; i < to; i++ {
+			l := person(strconv.Itoa(1000+i), "Zoé Martin", fmt.Sprintf("+336399801%02d", i), "", morning)
+			r.meta.AddLead(l)
+			msgs = append(msgs, announce(l, meta.AsStrings))
+		}
+		if err := bus.NewPublisher(r.JetStream("edge")).Publish(t.Context(), msgs); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := bus.NewPublisher(r.JetStream("edge")).Publish(t.Context(), msgs); err != nil {
-		t.Fatal(err)
-	}
+	began := time.Now()
+	publish(0, n/waves)
 	var log lockedBuffer
 	loop, err := bus.NewLoop(r.JetStream("consumers"), bus.Options{Stream: contracts.StreamWebhooks, Durable: contracts.Leads, Handle: r.handle, Max: 100,
 		Store: r.store, Log: slog.New(slog.NewJSONHandler(&log, nil)), Metrics: bus.NewMetrics(prometheus.NewRegistry())})
@@ -594,7 +604,15 @@ func TestExpiredToken(t *testing.T) {
 	})
 	await(t, "an incident", func() bool { _, ok := get[contracts.Incident](r, "incident.leads-auth"); return ok })
 	calls := len(r.meta.Calls())
+	for wave := 1; wave < waves; wave++ {
+		time.Sleep(time.Until(began.Add(outage * time.Duration(wave) / waves)))
+		publish(n*wave/waves, n*(wave+1)/waves)
+	}
+	time.Sleep(time.Until(began.Add(outage)))
 	await(t, "another try", func() bool { return len(r.meta.Calls()) > calls })
+	if tries := len(r.meta.Calls()); tries > n {
+		t.Errorf("asked %d times with a token that is refused", tries)
+	}
 	for key := range r.bucket() {
 		if key != "incident.leads-auth" {
 			t.Errorf("%s is there", key)
@@ -658,9 +676,10 @@ func (l *lockedBuffer) String() string {
 
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	// The gate of a blocked consumer opens a minute after its last try at the latest.
+	for deadline := time.Now().Add(90 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 30 s for %s", what)
+			t.Fatalf("waited 90 s for %s", what)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 // stress says whether tests run in their full size.
-func stress() bool { return os.Getenv("SMS_STRESS") != "" }
+func stress() bool { return os.Getenv("STRESS") != "" }
 
 // work is the sms consumer as a program of its own, until SIGTERM, or worse.
 func work(url string) error {

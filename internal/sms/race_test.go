@@ -267,7 +267,7 @@ func TestRaceOfWelcomeAndStop(t *testing.T) {
 func TestRaceNeedsItsParts(t *testing.T) {
 	t.Parallel()
 	if !stress() {
-		t.Skip("runs with SMS_STRESS=1; TestBarrier covers it otherwise")
+		t.Skip("runs with STRESS=1; TestBarrier covers it otherwise")
 	}
 	for name, c := range map[string]struct {
 		hold   time.Duration

@@ -198,11 +198,11 @@ func (b *bench) lastSequence() uint64 {
 
 // Several processes over events in any order, some of them twice, end in the records of
 // one process over the sorted ones; and replaying them all writes nothing.
-// BILLING_STRESS=1 takes 20,000 events of 500 customers.
+// STRESS=1 takes 20,000 events of 500 customers.
 func TestFourProcessesAreAsGoodAsOne(t *testing.T) {
 	t.Parallel()
 	customers, each := 100, 20
-	if os.Getenv("BILLING_STRESS") != "" {
+	if os.Getenv("STRESS") != "" {
 		customers, each = 500, 40
 	}
 	msgs := history(customers, each)
