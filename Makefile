@@ -20,9 +20,11 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## run the whole pipeline on this machine, send the example webhooks, show what each one caused
+	@echo "Compiling (the first time about a minute) …" >&2
 	@$(QUICK) run ./cmd/sandbox demo
 
 run: ## the same, and stay: a page on 127.0.0.1:3001 drives it, nats reaches it on 127.0.0.1:4222
+	@echo "Compiling (the first time about a minute) …" >&2
 	@$(QUICK) run ./cmd/sandbox run
 
 build: export GOFLAGS :=

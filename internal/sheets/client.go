@@ -37,9 +37,9 @@ type client struct {
 	now           func() time.Time
 	sleep         func(context.Context, time.Duration) error
 	answered      time.Time // when the last call ended
-	fence         string    // what every write has to find; "": not held, see hold
+	fence         string    // what every write has to find; "": none, see mayWrite
 	anchor        int64     // the sheet that the fence is put on
-	lost          int       // fences that were put and not seen again
+	lost          int       // how often there was no fence, since one was held
 	calls         *prometheus.CounterVec
 }
 

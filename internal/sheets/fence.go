@@ -53,23 +53,33 @@ func behind(fence string, data []*api.ValueRange) []*api.ValueRange {
 	return append([]*api.ValueRange{{Range: fence, Values: [][]any{{nil}}}}, data...)
 }
 
-// unfenced is after how many fences that left no trace a spreadsheet is written without
+// unfenced is how often no fence may be found before a spreadsheet is written without
 // one: what is there is not Google, or people keep deleting it. The writer is then as
 // safe as the pin makes it.
 const unfenced = 2
 
-// hold says whether this client, and no other, may write now, going by a listing. If
-// not, it takes the fence, and the next listing tells.
-func (c *client) hold(ctx context.Context, l listing) (bool, error) {
+// holds says whether this client, and no other, may write, going by a listing.
+func (c *client) holds(l listing) bool {
 	switch n := len(l.fences); {
 	case n == 1 && l.fences[0].Name == c.fence:
 		c.lost = 0
-		return true, nil
+		return true
 	case n == 0 && c.lost >= unfenced:
 		c.fence = ""
-		return true, nil
-	case n == 0:
-		c.lost++
+		return true
+	}
+	return false
+}
+
+// mayWrite says whether it did at the last listing, and nothing has shown since that
+// it no longer does.
+func (c *client) mayWrite() bool { return c.fence != "" || c.lost >= unfenced }
+
+// take puts a fence of this client's in place of those of a listing. Whether it alone
+// holds it then, the next listing tells.
+func (c *client) take(ctx context.Context, l listing) error {
+	if len(l.fences) == 0 {
+		c.lost++ // the one put before, if any, is gone
 	}
 	c.fence, c.anchor = "", l.anchor
 	name, requests := takeOver(l.fences, l.anchor)
@@ -78,9 +88,9 @@ func (c *client) hold(ctx context.Context, l listing) (bool, error) {
 	case err == nil:
 		c.fence = name
 	case outcome.Of(err).Kind != outcome.KindPermanent:
-		return false, err
+		return err
 	}
-	return false, nil
+	return nil
 }
 
 // fenced looks at how a write ended: a refusal may be the fence's. After a write whose

@@ -55,6 +55,32 @@ func TestOvertakenWriteIsRefused(t *testing.T) {
 	}
 }
 
+// One that only audits takes nothing from the writer as long as all is right.
+func TestIdleAuditLeavesTheFence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	active, former := r.writer(t), r.writer(t)
+	r.put(t, leads(0, 5))
+	r.handle(t, former)
+	r.put(t, changed(2))
+	r.handle(t, active)
+	held := active.client.fence
+	r.audit(t, former)
+	calls := 0
+	r.paper.before = func(string) *fault { calls++; return nil }
+	r.put(t, changed(3))
+	r.handle(t, active)
+	r.mustMatch(t)
+	if active.client.fence != held || calls > 3 {
+		t.Errorf("the writer had to take over again, with %d calls", calls)
+	}
+	r.paper.page(t, "Leads").deleteRow(2)
+	if r.audit(t, former) == 0 || former.client.fence == "" {
+		t.Error("nothing was repaired")
+	}
+	r.mustMatch(t)
+}
+
 // A write that its writer has given up can't come late.
 func TestLateWriteIsRefused(t *testing.T) {
 	t.Parallel()

@@ -141,12 +141,12 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 	b := w.batch(ctx, newest)
 	err := w.persist(ctx, func(ctx context.Context, began time.Time) error {
 		// What was rendered longer ago may be outdated; an audit reads the bucket itself.
-		if w.views != nil && !b.whole && b.size() <= quickRows && w.client.now().Sub(began) < maxAge {
+		if w.views != nil && w.client.mayWrite() && !b.whole && b.size() <= quickRows && w.client.now().Sub(began) < maxAge {
 			if ok, err := w.quick(ctx, &b.wants, began); ok || err != nil {
 				return err
 			}
 		}
-		_, err := w.audit(ctx)
+		_, err := w.audit(ctx, true)
 		return err
 	})
 	var oldest time.Time
@@ -171,12 +171,12 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 // Audit compares the whole spreadsheet with the bucket, makes tabs and headers that
 // are missing, and repairs what differs. repaired counts the rows that it wrote. The
 // error is as Handle's. It is due when a writer starts and every few minutes, on the
-// one writer only.
+// one writer only: where it finds something to write it takes over from others.
 func (w *Writer) Audit(ctx context.Context) (repaired int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err = w.persist(ctx, func(ctx context.Context, _ time.Time) error {
-		n, err := w.audit(ctx)
+		n, err := w.audit(ctx, false)
 		repaired += n
 		return err
 	})
@@ -379,7 +379,8 @@ func (w *Writer) bucket(ctx context.Context) (*[numTabs]*want, error) {
 }
 
 // audit makes the spreadsheet equal to the bucket, and says how many edits it took.
-func (w *Writer) audit(ctx context.Context) (repaired int, err error) {
+// writes says that there is surely something to write.
+func (w *Writer) audit(ctx context.Context, writes bool) (repaired int, err error) {
 	w.views = nil
 	var wants *[numTabs]*want
 	var scanned time.Time
@@ -390,7 +391,7 @@ func (w *Writer) audit(ctx context.Context) (repaired int, err error) {
 				return repaired, err
 			}
 		}
-		n, done, err := w.round(ctx, wants)
+		n, done, err := w.round(ctx, wants, writes)
 		repaired += n
 		if done || err != nil {
 			return repaired, err
@@ -400,18 +401,21 @@ func (w *Writer) audit(ctx context.Context) (repaired int, err error) {
 }
 
 // round reads the spreadsheet, and writes what plan says; done when that is nothing.
-func (w *Writer) round(ctx context.Context, wants *[numTabs]*want) (written int, done bool, err error) {
+//
+// A writer that has to take the fence first does only that: what the next round reads
+// is newer than anything that another writer could do.
+func (w *Writer) round(ctx context.Context, wants *[numTabs]*want, writes bool) (written int, done bool, err error) {
 	l, err := w.client.list(ctx)
 	if err != nil {
 		return 0, false, err
 	}
-	// What is read from here on is newer than anything that another writer could do.
-	if held, err := w.client.hold(ctx, l); !held || err != nil {
-		return 0, false, err
-	}
-	sheets := l.sheets
-	if made, err := w.makeTabs(ctx, sheets); made || err != nil {
-		return 0, false, err
+	held, sheets := w.client.holds(l), l.sheets
+	missing := missingTabs(sheets)
+	switch {
+	case !held && (writes || len(missing) > 0):
+		return 0, false, w.client.take(ctx, l)
+	case len(missing) > 0:
+		return 0, false, asMoved(w.client.change(ctx, missing...)) // refused when somebody else was faster
 	}
 	if err := w.client.awaitWrite(ctx); err != nil {
 		return 0, false, err
@@ -452,20 +456,21 @@ func (w *Writer) round(ctx context.Context, wants *[numTabs]*want) (written int,
 			views[t].keys[key] = true
 		}
 	}
-	if len(shape) > 0 {
-		return 0, false, asBlocked(w.client.change(ctx, shape...))
-	}
-	if len(edits) == 0 {
+	switch {
+	case len(shape)+len(edits) == 0:
 		w.views = &views
 		return 0, true, nil
+	case !held:
+		return 0, false, w.client.take(ctx, l)
+	case len(shape) > 0:
+		return 0, false, asBlocked(w.client.change(ctx, shape...))
 	}
 	written, err = w.write(ctx, edits, true)
 	return written, false, err
 }
 
-// makeTabs adds the tabs that are missing.
-func (w *Writer) makeTabs(ctx context.Context, sheets map[string]sheet) (made bool, err error) {
-	var add []*api.Request
+// missingTabs asks for the tabs that are missing.
+func missingTabs(sheets map[string]sheet) (add []*api.Request) {
 	for _, t := range tabs {
 		if _, ok := sheets[t.title]; !ok {
 			add = append(add, &api.Request{AddSheet: &api.AddSheetRequest{Properties: &api.SheetProperties{
@@ -475,10 +480,7 @@ func (w *Writer) makeTabs(ctx context.Context, sheets map[string]sheet) (made bo
 			}}})
 		}
 	}
-	if len(add) == 0 {
-		return false, nil
-	}
-	return true, asMoved(w.client.change(ctx, add...)) // refused when somebody else was faster
+	return add
 }
 
 // grow asks for rows and columns that a sheet does not have yet.
