@@ -96,7 +96,7 @@ func (s *Server) Start(i int) {
 			s.tb.Fatal(err)
 		}
 	}
-	srv, err := inproc.Start(inproc.Options{
+	srv, err := inproc.Start(s.tb.Context(), inproc.Options{
 		ConfigFile: s.conf,
 		StoreDir:   filepath.Join(s.dir, fmt.Sprint(i)),
 		Port:       port,

@@ -80,7 +80,7 @@ func Start(ctx context.Context, o Options) (*Sandbox, error) {
 }
 
 func (s *Sandbox) start(ctx context.Context, o Options) (err error) {
-	if s.NATS, err = inproc.Start(inproc.Options{ConfigFile: o.NATSConf, StoreDir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort}); err != nil {
+	if s.NATS, err = inproc.Start(ctx, inproc.Options{ConfigFile: o.NATSConf, StoreDir: filepath.Join(o.Dir, "nats"), Port: o.NATSPort}); err != nil {
 		return err
 	}
 	s.onStop(func() error { s.NATS.Stop(); return nil })

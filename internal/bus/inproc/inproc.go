@@ -4,10 +4,15 @@
 package inproc
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +21,7 @@ import (
 )
 
 // The users of nats.conf, and the environment variables of their passwords.
-var passwords = map[string]string{
+var variables = map[string]string{
 	"edge":      "NATS_EDGE_PASSWORD",
 	"consumers": "NATS_CONSUMERS_PASSWORD",
 	"operator":  "NATS_OPERATOR_PASSWORD",
@@ -37,26 +42,19 @@ type Options struct {
 
 // A Server is a running NATS server.
 type Server struct {
-	srv  *server.Server
-	opts *server.Options
+	srv       *server.Server
+	opts      *server.Options
+	passwords map[string]string // by user
 }
 
-// Start runs a server and waits until it takes connections and JetStream is up. An
-// unset password becomes the user's name, on loopback only (ErrDevelopmentPasswords).
-func Start(o Options) (*Server, error) {
-	guessable := false
-	for user, variable := range passwords {
-		// The configuration file reads the environment itself, so the default goes there.
-		if p := os.Getenv(variable); p == "" {
-			if err := os.Setenv(variable, user); err != nil {
-				return nil, fmt.Errorf("setting %s: %w", variable, err)
-			}
-		}
-		guessable = guessable || os.Getenv(variable) == user
-	}
-	opts, err := server.ProcessConfigFile(o.ConfigFile)
+// Start runs a server and waits until it takes connections and JetStream is up, or
+// until ctx ends. An unset password becomes the user's name, on loopback only
+// (ErrDevelopmentPasswords). Other errors name the variable that can't be right, and
+// hold no password.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	opts, passwords, guessable, err := configuration(o.ConfigFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", o.ConfigFile, err)
+		return nil, err
 	}
 	opts.NoSigs = true
 	if o.StoreDir != "" {
@@ -74,6 +72,9 @@ func Start(o Options) (*Server, error) {
 	if guessable && !loopback(opts.Host) {
 		return nil, ErrDevelopmentPasswords
 	}
+	if err := writable(opts.StoreDir); err != nil {
+		return nil, fmt.Errorf("NATS_STORE_DIR: %w", err)
+	}
 	if opts.Port > 0 {
 		// The server would log this and stay half up; say it in one line instead.
 		l, err := net.Listen("tcp", net.JoinHostPort(opts.Host, fmt.Sprint(opts.Port)))
@@ -87,11 +88,17 @@ func Start(o Options) (*Server, error) {
 		return nil, fmt.Errorf("setting up the NATS server: %w", err)
 	}
 	srv.Start()
-	s := &Server{srv: srv, opts: opts}
+	s := &Server{srv, opts, passwords}
 	// Recovery reads every message of the duplicate window: seconds for a million.
-	if !srv.ReadyForConnections(5 * time.Minute) {
-		s.Stop()
-		return nil, fmt.Errorf("the NATS server did not become ready, see its store %s", opts.StoreDir)
+	for deadline := time.Now().Add(5 * time.Minute); !srv.ReadyForConnections(200 * time.Millisecond); {
+		switch {
+		case ctx.Err() != nil:
+			s.Stop()
+			return nil, fmt.Errorf("waiting for the NATS server: %w", ctx.Err())
+		case !srv.Running() || time.Now().After(deadline):
+			s.Stop()
+			return nil, fmt.Errorf("the NATS server did not become ready, see its store %s", opts.StoreDir)
+		}
 	}
 	if !srv.JetStreamEnabled() {
 		s.Stop()
@@ -100,17 +107,67 @@ func Start(o Options) (*Server, error) {
 	return s, nil
 }
 
+// configuration reads nats.conf. The file takes passwords from the environment, where
+// the server would read them as parts of its syntax: "12345" as a number, "$x" as a
+// variable. So it is given a stand-in, and the passwords are set afterwards. Unlike in
+// nats-server, an include is relative to the working directory. guessable: some
+// password is its user's name.
+func configuration(file string) (opts *server.Options, passwords map[string]string, guessable bool, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("NATS_CONF: %w", err)
+	}
+	conf := string(text)
+	passwords = map[string]string{}
+	for user, variable := range variables {
+		p := cmp.Or(os.Getenv(variable), user)
+		if strings.HasPrefix(p, "$2a$") {
+			return nil, nil, false, fmt.Errorf("%s: must not begin with $2a$, which the server takes for a bcrypt hash", variable)
+		}
+		passwords[user], guessable = p, guessable || p == user
+		conf = strings.ReplaceAll(conf, "$"+variable, `"stand-in"`)
+	}
+	opts = &server.Options{ConfigFile: file}
+	err = opts.ProcessConfigString(conf)
+	var found interface{ Errors() []error } // beside warnings
+	if err != nil && (!errors.As(err, &found) || len(found.Errors()) > 0) {
+		return nil, nil, false, fmt.Errorf("NATS_CONF: reading %s: %w", file, err)
+	}
+	for user, password := range passwords {
+		i := slices.IndexFunc(opts.Users, func(u *server.User) bool { return u.Username == user })
+		if i < 0 {
+			// A login that is refused in-process would wait for ever.
+			return nil, nil, false, fmt.Errorf("NATS_CONF: %s has no user %q", file, user)
+		}
+		opts.Users[i].Password = password
+	}
+	return opts, passwords, guessable, nil
+}
+
+// writable says whether a directory can be made and written to.
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	probe := filepath.Join(dir, ".probe")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		return err
+	}
+	return os.Remove(probe)
+}
+
 // URL is where clients reach the server, without user and password.
 func (s *Server) URL() string { return s.srv.ClientURL() }
 
 // UserURL is the URL with a user of nats.conf and its password in it.
 func (s *Server) UserURL(user string) string {
-	return strings.Replace(s.URL(), "nats://", "nats://"+user+":"+os.Getenv(passwords[user])+"@", 1)
+	login := strings.ReplaceAll(url.UserPassword(user, s.passwords[user]).String(), ",", "%2C") // commas part URLs
+	return strings.Replace(s.URL(), "nats://", "nats://"+login+"@", 1)
 }
 
 // InProcess connects a client through memory instead of TCP, as the given user.
 func (s *Server) InProcess(user string) []nats.Option {
-	return []nats.Option{nats.InProcessServer(s.srv), nats.UserInfo(user, os.Getenv(passwords[user]))}
+	return []nats.Option{nats.InProcessServer(s.srv), nats.UserInfo(user, s.passwords[user])}
 }
 
 // Stop shuts the server down and waits for its files to be closed.

@@ -125,7 +125,7 @@ func TestDevelopmentPasswordsOnLoopbackOnly(t *testing.T) {
 		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := inproc.Start(inproc.Options{ConfigFile: file, StoreDir: t.TempDir(), Port: -1})
+		s, err := inproc.Start(t.Context(), inproc.Options{ConfigFile: file, StoreDir: t.TempDir(), Port: -1})
 		if !errors.Is(err, want) {
 			t.Errorf("listening on %s: %v, want %v", host, err, want)
 		}
@@ -136,7 +136,9 @@ func TestDevelopmentPasswordsOnLoopbackOnly(t *testing.T) {
 }
 
 func TestTheConfigurationFsyncsAndKeepsMonitoringOnLoopback(t *testing.T) {
-	t.Parallel()
+	for _, variable := range []string{"NATS_EDGE_PASSWORD", "NATS_CONSUMERS_PASSWORD", "NATS_OPERATOR_PASSWORD"} {
+		t.Setenv(variable, "p") // the file itself has no default
+	}
 	s := natstest.New(t, natstest.Bare)
 	o := &server.Options{}
 	if err := o.ProcessConfigFile(natstest.Root(t, "nats.conf")); err != nil {
@@ -156,6 +158,64 @@ func TestTheConfigurationFsyncsAndKeepsMonitoringOnLoopback(t *testing.T) {
 	}
 }
 
+// Whatever a password looks like, it is one, and no error shows it.
+func TestAnyPasswordWorks(t *testing.T) {
+	for _, password := range []string{"12345", "5k", "true", "2026-11-24T00:00:00Z", "$topsecret", "abc def", "a,b;c", "pa'ss#\"word", "abc}", "a:b@c/d?e%f"} {
+		t.Setenv("NATS_EDGE_PASSWORD", password)
+		s, err := inproc.Start(t.Context(), inproc.Options{ConfigFile: natstest.Root(t, "nats.conf"), StoreDir: t.TempDir(), Port: -1})
+		if err != nil {
+			t.Fatalf("%q: %v", password, err)
+		}
+		for how, connect := range map[string]func() (*nats.Conn, error){
+			"by URL":     func() (*nats.Conn, error) { return nats.Connect(s.UserURL("edge")) },
+			"in-process": func() (*nats.Conn, error) { return nats.Connect(s.URL(), s.InProcess("edge")...) },
+			"over TCP":   func() (*nats.Conn, error) { return nats.Connect(s.URL(), nats.UserInfo("edge", password)) },
+		} {
+			nc, err := connect()
+			if err != nil {
+				t.Errorf("%q %s: %v", password, how, err)
+				continue
+			}
+			nc.Close()
+		}
+		if nc, err := nats.Connect(s.URL(), nats.UserInfo("edge", "stand-in")); !errors.Is(err, nats.ErrAuthorization) {
+			nc.Close()
+			t.Errorf("another password: %v", err)
+		}
+		s.Stop()
+	}
+	hash := "$2a$11$" + strings.Repeat("a", 53)
+	t.Setenv("NATS_EDGE_PASSWORD", hash)
+	if _, err := inproc.Start(t.Context(), inproc.Options{ConfigFile: natstest.Root(t, "nats.conf"), StoreDir: t.TempDir(), Port: -1}); err == nil ||
+		!strings.HasPrefix(err.Error(), "NATS_EDGE_PASSWORD: ") || strings.Contains(err.Error(), hash) {
+		t.Errorf("a bcrypt hash: %v", err)
+	}
+}
+
+// What can't be right ends the start at once, and names its variable.
+func TestUnusableFilesEndTheStart(t *testing.T) {
+	t.Parallel()
+	conf := natstest.Root(t, "nats.conf")
+	empty := t.TempDir() + "/empty.conf"
+	if err := os.WriteFile(empty, []byte("port: 4222\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		o    inproc.Options
+		want string
+	}{
+		"store is a file": {inproc.Options{ConfigFile: conf, StoreDir: empty, Port: -1}, "NATS_STORE_DIR: "},
+		"no such file":    {inproc.Options{ConfigFile: empty + "x", StoreDir: t.TempDir(), Port: -1}, "NATS_CONF: "},
+		"no users":        {inproc.Options{ConfigFile: empty, StoreDir: t.TempDir(), Port: -1}, "NATS_CONF: "},
+	} {
+		start := time.Now()
+		_, err := inproc.Start(t.Context(), tt.o)
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") || time.Since(start) > 30*time.Second {
+			t.Errorf("%s: %v after %v", name, err, time.Since(start))
+		}
+	}
+}
+
 func TestPortInUseIsOneClearLine(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,7 +223,7 @@ func TestPortInUseIsOneClearLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	_, err = inproc.Start(inproc.Options{ConfigFile: natstest.Root(t, "nats.conf"), StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
+	_, err = inproc.Start(t.Context(), inproc.Options{ConfigFile: natstest.Root(t, "nats.conf"), StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
 	if err == nil || !strings.Contains(err.Error(), "NATS_URL") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error: %v", err)
 	}

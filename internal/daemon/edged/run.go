@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 
 	url, auth := cfg.URL, cfg.Auth("edge", cfg.EdgePassword, cfg.URL)
 	if url == "" {
-		srv, err := inproc.Start(inproc.Options{ConfigFile: cfg.Conf, StoreDir: cfg.StoreDir, Monitoring: true})
+		srv, err := inproc.Start(ctx, inproc.Options{ConfigFile: cfg.Conf, StoreDir: cfg.StoreDir, Monitoring: true})
 		if err != nil {
 			return err
 		}

@@ -50,8 +50,8 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) ([]con
 	if !v.signed(body, signature, now) {
 		return nil, webhook.ErrSignature
 	}
-	// Only what names the event is read. A v2 "thin" event has no data.object, and an
-	// API version that we do not know is no reason to lose an event.
+	// Only what names the event is read: an API version that we do not know is no reason
+	// to lose one. A v2 "thin" event has no data.object, and does not belong here.
 	var e struct {
 		ID     string `json:"id"`
 		Object string `json:"object"`
@@ -63,7 +63,7 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) ([]con
 	if err := json.Unmarshal(body, &e); err != nil {
 		return nil, webhook.ErrMalformed
 	}
-	if e.Object != "event" || !contracts.ValidID(e.ID) || !eventType.MatchString(e.Type) || e.Data == nil ||
+	if e.Object != "" && e.Object != "event" || !contracts.ValidID(e.ID) || !eventType.MatchString(e.Type) || e.Data == nil ||
 		!bytes.HasPrefix(bytes.TrimSpace(e.Data.Object), []byte("{")) {
 		return nil, webhook.ErrMalformed
 	}
@@ -82,7 +82,7 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) ([]con
 }
 
 // eventType is what may stand in a subject: "invoice.payment_failed".
-var eventType = regexp.MustCompile(`^[a-z0-9_]{1,64}(\.[a-z0-9_]{1,64}){0,7}$`)
+var eventType = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}$`)
 
 // signed tries every v1 of the header against every secret, in constant time each.
 func (v *Verifier) signed(body []byte, header string, now time.Time) bool {
