@@ -183,6 +183,44 @@ func TestPublishGivesUpWhenTheStreamIsFull(t *testing.T) {
 	}
 }
 
+// A stream that refuses says so until it takes something new again, or for a while.
+func TestRefusedTellsOfAFullStream(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.LazySync)
+	js := s.JetStream("operator")
+	p := bus.NewPublisher(s.JetStream("edge"))
+	send := func(id string) error {
+		return p.Publish(t.Context(), []contracts.Message{{Subject: contracts.SubjectStripe("test"), ID: id, Data: make([]byte, 300)}})
+	}
+	resize := func(bytes int64) {
+		stream, err := js.Stream(t.Context(), contracts.StreamWebhooks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := stream.CachedInfo().Config
+		c.MaxBytes = bytes
+		if _, err := js.UpdateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resize(1000) // two messages, and no room for a third before it is full
+	for _, id := range []string{"1", "2"} {
+		if err := send(id); err != nil || p.Refused() != nil {
+			t.Fatalf("%v, %v", err, p.Refused())
+		}
+	}
+	if err := send("3"); err == nil || p.Refused() == nil {
+		t.Errorf("a full stream: %v, refused %v", err, p.Refused())
+	}
+	if err := send("1"); err != nil || p.Refused() == nil {
+		t.Errorf("a duplicate needs no room: %v, refused %v", err, p.Refused())
+	}
+	resize(-1)
+	if err := send("3"); err != nil || p.Refused() != nil {
+		t.Errorf("with room again: %v, refused %v", err, p.Refused())
+	}
+}
+
 // A leader that is killed in the middle costs time, and no webhook.
 func TestPublishSurvivesTheLeader(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,10 +26,31 @@ const (
 )
 
 // A Publisher stores webhooks in the WEBHOOKS stream.
-type Publisher struct{ js jetstream.JetStream }
+type Publisher struct {
+	js      jetstream.JetStream
+	refused atomic.Pointer[refusal]
+}
+
+// A refusal is a webhook that could not be stored, and when.
+type refusal struct {
+	at  time.Time
+	err error
+}
+
+// refusedFor is how long a refusal says that the next webhook would meet the same.
+const refusedFor = 10 * time.Second
 
 // NewPublisher makes a publisher over a connection.
-func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js} }
+func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js: js} }
+
+// Refused is why the last new message was not stored; nil: it was, or that is too
+// long ago to mean anything. Some reasons (a full disk, say) show in nothing else.
+func (p *Publisher) Refused() error {
+	if r := p.refused.Load(); r != nil && time.Since(r.at) < refusedFor {
+		return r.err
+	}
+	return nil
+}
 
 // Publish stores messages, each once: an id that the stream has seen counts as
 // stored. nil: every one is on disk. Otherwise some may be stored; publishing them
@@ -72,7 +94,13 @@ func (p *Publisher) publish(ctx context.Context, m contracts.Message) error {
 func (p *Publisher) try(ctx context.Context, msg *nats.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTry)
 	defer cancel()
-	_, err := p.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(contracts.StreamWebhooks), jetstream.WithRetryAttempts(0))
+	ack, err := p.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(contracts.StreamWebhooks), jetstream.WithRetryAttempts(0))
+	switch {
+	case err != nil:
+		p.refused.Store(&refusal{time.Now(), err})
+	case !ack.Duplicate: // a duplicate needs no room
+		p.refused.Store(nil)
+	}
 	return err
 }
 

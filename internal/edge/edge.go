@@ -32,8 +32,8 @@ const (
 	// maxRequests bounds the webhooks in hand. At 3,000 a second and PUBLISH_TIMEOUT of
 	// 8 s more could not be answered in time anyway.
 	maxRequests = 4096
-	// maxBytes bounds the memory of their bodies.
-	maxBytes = 128 << 20
+	// maxBytes bounds the memory of their bodies, which is taken in steps.
+	maxBytes, readStep = 128 << 20, 64 << 10
 	// readyFor is how long an answer of /readyz holds, so that asking costs nothing.
 	readyFor = time.Second
 	// retryAfter is what 503 asks a provider for, in seconds.
@@ -67,6 +67,8 @@ type Edge struct {
 	requests *semaphore.Weighted
 	bytes    *semaphore.Weighted
 	draining atomic.Bool
+	drained  context.Context // ends with Drain
+	drain    context.CancelFunc
 	ready    readiness
 
 	answered *prometheus.CounterVec
@@ -98,6 +100,7 @@ func New(o Options) (*Edge, error) {
 		unnamed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edge_leads_unnamed_total", Help: "Times that Meta told of leads and not of which: they are missed."}),
 	}
+	e.drained, e.drain = context.WithCancel(context.Background())
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(e.answered, e.took, e.inHand, e.unnamed)
 	}
@@ -130,8 +133,11 @@ func (e *Edge) routes() {
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
 
 // Drain answers 503 to everything new, so that a provider comes again elsewhere or
-// later. What is in hand goes on.
-func (e *Edge) Drain() { e.draining.Store(true) }
+// later, and to what has not arrived whole. What is in hand goes on.
+func (e *Edge) Drain() {
+	e.draining.Store(true)
+	e.drain()
+}
 
 func (e *Edge) stripe(_ context.Context, r *http.Request, body []byte) (result, error) {
 	msgs, err := e.o.Stripe.Messages(body, r.Header.Get("Stripe-Signature"), time.Now())

@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -430,22 +432,27 @@ func TestOverload(t *testing.T) {
 	release := make(chan struct{})
 	var waiting atomic.Int64
 	r := start(t, publisher(func(context.Context, []contracts.Message) error { waiting.Add(1); <-release; return nil }))
-	// 128 MiB of bodies fit; a chunked one counts as 1 MiB whatever it turns out to be.
+	// 128 MiB fit, taken in steps of 64 KiB: 120 bodies of 1 MiB, each with one step to
+	// find its end.
+	large := func(id string) request {
+		body := stripeEvent(id)
+		return stripeRequest(append(body, bytes.Repeat([]byte(" "), 1<<20-len(body))...))
+	}
 	var wg sync.WaitGroup
-	for i := range 128 {
+	for i := range 120 {
 		wg.Go(func() {
-			q := stripeRequest(stripeEvent(fmt.Sprintf("evt_%d", i)))
-			q.chunked = true
+			q := large(fmt.Sprintf("evt_%d", i))
+			q.chunked = i%2 == 0
 			if status := r.post(q); status != 200 {
 				t.Errorf("status %d", status)
 			}
 		})
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for waiting.Load() < 128 && time.Now().Before(deadline) {
+	for waiting.Load() < 120 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	res, _ := r.do(http.MethodPost, stripeRequest(stripeEvent("evt_more")))
+	res, _ := r.do(http.MethodPost, large("evt_more"))
 	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %d, Retry-After %q", res.StatusCode, res.Header.Get("Retry-After"))
 	}
@@ -453,6 +460,50 @@ func TestOverload(t *testing.T) {
 	wg.Wait()
 	if status := r.post(stripeRequest(stripeEvent("evt_after"))); status != 200 {
 		t.Errorf("after the overload: %d", status)
+	}
+}
+
+// unfinished sends the head of a request and one byte of the body that it announces.
+func unfinished(t *testing.T, url string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := io.WriteString(c, "POST /api/webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Strangers who announce bodies and do not send them keep nobody out.
+func TestUnfinishedBodiesKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	r := start(t, publisher(func(context.Context, []contracts.Message) error { return nil }))
+	for range 300 {
+		unfinished(t, r.url)
+	}
+	for i := range 20 {
+		if status := r.post(stripeRequest(stripeEvent(fmt.Sprintf("evt_%d", i)))); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestDrainDoesNotWaitForBodies(t *testing.T) {
+	t.Parallel()
+	r := start(t, publisher(func(context.Context, []contracts.Message) error { return nil }))
+	c := unfinished(t, r.url)
+	time.Sleep(50 * time.Millisecond) // for the request to be in hand
+	r.edge.Drain()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if !strings.Contains(line, " 503 ") {
+		t.Errorf("answer %q, %v", line, err)
 	}
 }
 

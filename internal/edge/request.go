@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ func (r *refusal) Error() string { return r.reason }
 func errContentType() error      { return &refusal{http.StatusUnsupportedMediaType, "content_type", nil} }
 func errTooLarge() error         { return &refusal{http.StatusRequestEntityTooLarge, "too_large", nil} }
 func errBody(err error) error    { return &refusal{http.StatusBadRequest, "body", err} }
+func errSlow(err error) error    { return &refusal{http.StatusServiceUnavailable, "slow", err} }
 func errSignature() error        { return &refusal{http.StatusForbidden, "signature", nil} }
 func errMalformed() error        { return &refusal{http.StatusBadRequest, "malformed", nil} }
 func errDraining() error         { return &refusal{http.StatusServiceUnavailable, "draining", nil} }
@@ -50,7 +52,7 @@ func (e *Edge) webhook(path, provider, contentType string, verify verifier) {
 		start := time.Now()
 		e.inHand.Inc()
 		defer e.inHand.Dec()
-		err := e.receive(r, contentType, verify)
+		err := e.receive(w, r, contentType, verify)
 		status, reason := http.StatusOK, ""
 		var ref *refusal
 		if errors.As(err, &ref) {
@@ -76,7 +78,7 @@ func (e *Edge) onlyPost(path string) {
 }
 
 // receive is a webhook's way in: limits, signature, publish. nil: everything is stored.
-func (e *Edge) receive(r *http.Request, contentType string, verify verifier) error {
+func (e *Edge) receive(w http.ResponseWriter, r *http.Request, contentType string, verify verifier) error {
 	if e.draining.Load() {
 		return errDraining()
 	}
@@ -84,33 +86,23 @@ func (e *Edge) receive(r *http.Request, contentType string, verify verifier) err
 		return errOverloaded()
 	}
 	defer e.requests.Release(1)
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != contentType {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); media != contentType ||
+		err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
 		return errContentType()
 	}
 	if r.ContentLength > maxBody {
 		return errTooLarge()
 	}
-	// A chunked body may turn out to be of any length, so it counts as the longest.
-	size := r.ContentLength
-	if size < 0 {
-		size = maxBody
-	}
-	if !e.bytes.TryAcquire(size) {
-		return errOverloaded()
-	}
-	defer e.bytes.Release(size)
-	var buf bytes.Buffer
-	buf.Grow(int(min(size, 64<<10)))
-	if n, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
-		return errBody(err)
-	} else if n > maxBody {
-		return errTooLarge()
+	body, held, err := e.read(w, r)
+	defer func() { e.bytes.Release(held) }()
+	if err != nil {
+		return err
 	}
 
 	// A provider that hangs up comes again; what it sent is stored all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), e.o.PublishTimeout)
 	defer cancel()
-	res, err := verify(ctx, r, buf.Bytes())
+	res, err := verify(ctx, r, body)
 	switch {
 	case errors.Is(err, webhook.ErrSignature):
 		return errSignature()
@@ -126,6 +118,34 @@ func (e *Edge) receive(r *http.Request, contentType string, verify verifier) err
 		time.Sleep(res.hold)
 	}
 	return nil
+}
+
+// read takes a body in, and room for it as it arrives: what is announced and not sent
+// keeps nobody out. held is the room that the caller has to give back, error or not.
+func (e *Edge) read(w http.ResponseWriter, r *http.Request) (body []byte, held int64, err error) {
+	// A drain does not wait for what has not arrived. Where the deadline can't be set,
+	// the server's own ends it.
+	defer context.AfterFunc(e.drained, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })()
+	var buf bytes.Buffer
+	for {
+		if !e.bytes.TryAcquire(readStep) {
+			return nil, held, errOverloaded()
+		}
+		held += readStep
+		switch _, err := io.CopyN(&buf, r.Body, readStep); {
+		case buf.Len() > maxBody:
+			return nil, held, errTooLarge()
+		case err == nil:
+		case err == io.EOF:
+			return buf.Bytes(), held, nil
+		case e.draining.Load():
+			return nil, held, errDraining()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, held, errSlow(err)
+		default:
+			return nil, held, errBody(err)
+		}
+	}
 }
 
 // answer writes the answer. Twilio texts a text/plain body to the person who wrote to
@@ -162,6 +182,7 @@ type readiness struct {
 
 func (e *Edge) readyz(w http.ResponseWriter, r *http.Request) {
 	if e.draining.Load() {
+		w.Header().Set("Retry-After", retryAfter)
 		text(w, http.StatusServiceUnavailable, "draining")
 		return
 	}
@@ -177,6 +198,7 @@ func (e *Edge) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	if e.ready.err != nil {
 		e.o.Log.Warn("not ready", "reason", e.ready.err.Error())
+		w.Header().Set("Retry-After", retryAfter)
 		text(w, http.StatusServiceUnavailable, "a webhook could not be stored now")
 		return
 	}

@@ -117,6 +117,26 @@ func TestInProcessServerStoresAndDrainsAndStartsAgain(t *testing.T) {
 	}
 }
 
+// Somebody who does not finish a request does not keep the edge from ending well.
+func TestUnfinishedRequestDoesNotHoldTheEnd(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	url, stop := running(t, cfg)
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, "POST /api/webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	start := time.Now()
+	if err := stop(); err != nil || time.Since(start) > 10*time.Second {
+		t.Errorf("Run: %v after %v", err, time.Since(start))
+	}
+}
+
 // The edge starts before its server does, says that it is not ready, and takes
 // webhooks as soon as the server is there and again after it was away.
 func TestServerComesAndGoes(t *testing.T) {

@@ -27,8 +27,8 @@ import (
 )
 
 // drainTime is how long requests in hand may take after the stop: longer than
-// PUBLISH_TIMEOUT's default, shorter than the 20 s that a program has.
-const drainTime = 12 * time.Second
+// PUBLISH_TIMEOUT can be, shorter than the 20 s that a program has.
+const drainTime = 16 * time.Second
 
 // Run is the edge from configuration to drained. It returns nil after ctx has ended
 // and everything in hand is answered.
@@ -89,7 +89,8 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	if err := server.Shutdown(end); err != nil {
-		return fmt.Errorf("draining: %w", err)
+		log.Warn("connections that did not end are closed", "reason", err.Error())
+		_ = server.Close() // ends them whatever it says
 	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -101,15 +102,16 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 func build(cfg Config, js jetstream.JetStream, log *slog.Logger) (*edge.Edge, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	publisher := bus.NewPublisher(js)
 	o := edge.Options{
-		Publisher: bus.NewPublisher(js), PublishTimeout: cfg.PublishTimeout, Log: log,
+		Publisher: publisher, PublishTimeout: cfg.PublishTimeout, Log: log,
 		Registerer: reg, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Ready: func(ctx context.Context) error {
 			stream, err := js.Stream(ctx, contracts.StreamWebhooks)
 			if err != nil {
 				return fmt.Errorf("asking for the WEBHOOKS stream: %w", err)
 			}
-			return bus.Ready(stream.CachedInfo())
+			return errors.Join(bus.Ready(stream.CachedInfo()), publisher.Refused())
 		},
 	}
 	var err error

@@ -59,7 +59,8 @@ func New(o Options) (*Verifier, error) {
 	default:
 		host += ":443"
 	}
-	v.alt = strings.Replace(v.base, u.Host, host, 1)
+	u.Host = host
+	v.alt = strings.TrimSuffix(u.String(), "/")
 	return v, nil
 }
 
