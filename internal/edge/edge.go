@@ -32,8 +32,9 @@ const (
 	// maxRequests bounds the webhooks in hand. At 3,000 a second and PUBLISH_TIMEOUT of
 	// 8 s more could not be answered in time anyway.
 	maxRequests = 4096
-	// maxBytes bounds the memory of their bodies, which is taken in steps.
-	maxBytes, readStep = 128 << 20, 64 << 10
+	// maxBytes bounds the memory of their bodies, which is taken in steps: small enough
+	// for maxRequests small bodies.
+	maxBytes, readStep = 128 << 20, 16 << 10
 	// readyFor is how long an answer of /readyz holds, so that asking costs nothing.
 	readyFor = time.Second
 	// retryAfter is what 503 asks a provider for, in seconds.

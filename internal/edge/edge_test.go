@@ -432,14 +432,14 @@ func TestOverload(t *testing.T) {
 	release := make(chan struct{})
 	var waiting atomic.Int64
 	r := start(t, publisher(func(context.Context, []contracts.Message) error { waiting.Add(1); <-release; return nil }))
-	// 128 MiB fit, taken in steps of 64 KiB: 120 bodies of 1 MiB, each with one step to
+	// 128 MiB fit, taken in steps of 16 KiB: 126 bodies of 1 MiB, each with one step to
 	// find its end.
 	large := func(id string) request {
 		body := stripeEvent(id)
 		return stripeRequest(append(body, bytes.Repeat([]byte(" "), 1<<20-len(body))...))
 	}
 	var wg sync.WaitGroup
-	for i := range 120 {
+	for i := range 126 {
 		wg.Go(func() {
 			q := large(fmt.Sprintf("evt_%d", i))
 			q.chunked = i%2 == 0
@@ -449,7 +449,7 @@ func TestOverload(t *testing.T) {
 		})
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for waiting.Load() < 120 && time.Now().Before(deadline) {
+	for waiting.Load() < 126 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
 	res, _ := r.do(http.MethodPost, large("evt_more"))
@@ -590,6 +590,9 @@ func TestTooManyRequestsAtATime(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for waiting.Load() < 4096 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
+	}
+	if n := waiting.Load(); n != 4096 {
+		t.Errorf("%d are taken at a time", n)
 	}
 	if w := send(); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("one too many: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
