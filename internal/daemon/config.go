@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"leadpipe/internal/phone"
 )
 
 // A Secret prints as "<set>" or "<unset>", whichever verb prints it.
@@ -35,13 +37,16 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // sends, all verify.
 type Secrets []Secret
 
-// Decode splits at commas; empty parts do not count.
+// Decode splits at commas; empty parts do not count, and one has to be there.
 func (s *Secrets) Decode(value string) error {
 	*s = nil
 	for _, part := range strings.Split(value, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			*s = append(*s, Secret(part))
 		}
+	}
+	if len(*s) == 0 {
+		return errors.New("only commas") // set by mistake, and a provider would be off
 	}
 	return nil
 }
@@ -214,6 +219,8 @@ func describe(typeName string) string {
 		return "a whole number"
 	case "bool":
 		return "true or false"
+	case "daemon.Secrets", "Secrets":
+		return "one secret or several, comma-separated"
 	}
 	return "a valid " + typeName
 }
@@ -237,7 +244,7 @@ func Positive(name string, d time.Duration) error {
 
 // Region checks an ISO 3166 region code such as FR.
 func Region(name, code string) error {
-	if len(code) != 2 || code[0] < 'A' || code[0] > 'Z' || code[1] < 'A' || code[1] > 'Z' {
+	if !phone.Region(code) {
 		return fmt.Errorf("%s: not a region of two capital letters such as FR", name)
 	}
 	return nil

@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -25,8 +28,14 @@ func (n NATS) Validate() error {
 		return errors.New("STREAM_REPLICAS: must be 1 or 3")
 	}
 	for _, u := range strings.Split(n.URL, ",") {
-		if parsed, err := url.Parse(strings.TrimSpace(u)); err != nil || n.URL != "" && parsed.Host == "" {
+		parsed, err := url.Parse(strings.TrimSpace(u))
+		if err != nil || n.URL != "" && (parsed.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme)) {
 			return errors.New("NATS_URL: not a URL such as nats://user:pass@host:4222")
+		}
+	}
+	if n.Creds != "" {
+		if _, err := os.Stat(n.Creds); err != nil {
+			return fmt.Errorf("NATS_CREDS: %w", errors.Unwrap(err))
 		}
 	}
 	return nil

@@ -127,6 +127,9 @@ func Textable(s, region string) (Number, error) {
 	return n, err
 }
 
+// Region says whether there are phone numbers of a region: "FR", "DE", …
+func Region(code string) bool { return phonenumbers.GetSupportedRegions()[code] }
+
 // Mask is a phone number fit for a log line or an error: +336****5678. At least four
 // digits are hidden; of a text with fewer than eight digits nothing is shown.
 func Mask(s string) string {

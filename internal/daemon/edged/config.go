@@ -4,6 +4,8 @@ package edged
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"time"
 
 	"leadpipe/internal/daemon"
@@ -21,6 +23,9 @@ type Config struct {
 	StripeTolerance time.Duration  `envconfig:"STRIPE_TOLERANCE" default:"5m" desc:"how far a Stripe signature's time may be from now, to either side"`
 	PublishTimeout  time.Duration  `envconfig:"PUBLISH_TIMEOUT" default:"8s" desc:"how long a webhook waits to be stored; longer than a cluster elects a leader (5-7 s), shorter than Twilio waits (15 s)"`
 
+	StripeKey daemon.Secret `envconfig:"STRIPE_API_KEY" desc:"for reconciliation, which the consumers do; the edge calls nobody"`
+	StripeURL string        `envconfig:"STRIPE_API_URL" desc:"as above"`
+
 	FacebookSecrets daemon.Secrets `envconfig:"FACEBOOK_APP_SECRET" desc:"one or more; unset: no Facebook route"`
 	FacebookVerify  daemon.Secret  `envconfig:"FACEBOOK_VERIFY_TOKEN" desc:"answers Meta's GET challenge"`
 
@@ -29,9 +34,26 @@ type Config struct {
 	Region        string         `envconfig:"DEFAULT_REGION" default:"FR" desc:"region of phone numbers without a prefix"`
 }
 
+// longestPublish is how long Twilio waits for an answer, after which it has gone.
+const longestPublish = 15 * time.Second
+
 // Validate names the first variable that can't be right.
 func (c Config) Validate() error {
+	var stripeURL, publish, replicas, listen error
+	if c.StripeURL != "" {
+		stripeURL = daemon.URL("STRIPE_API_URL", c.StripeURL)
+	}
+	if c.PublishTimeout >= longestPublish {
+		publish = fmt.Errorf("PUBLISH_TIMEOUT: must be shorter than Twilio waits, %v", longestPublish)
+	}
+	if c.URL == "" && c.Replicas > 1 {
+		replicas = errors.New("STREAM_REPLICAS: more than 1 needs a cluster, named by NATS_URL")
+	}
+	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+		listen = errors.New("EDGE_ADDR: not an address such as :3000 or 127.0.0.1:3000")
+	}
 	return errors.Join(
+		listen, stripeURL, publish, replicas,
 		daemon.URL("PUBLIC_URL", c.PublicURL),
 		daemon.Positive("STRIPE_TOLERANCE", c.StripeTolerance),
 		daemon.Positive("PUBLISH_TIMEOUT", c.PublishTimeout),
