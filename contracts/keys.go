@@ -28,6 +28,9 @@ func KeyOptOut(digits string) string { return "optout." + digits }
 // KeyIncident names something that a person has to look at.
 func KeyIncident(id string) string { return "incident." + id }
 
+// KeyIncidentIndex names the list of the incidents that are open.
+const KeyIncidentIndex = "index.incidents"
+
 // KeySMS names a text. The cause is the leadgen id, "<invoice id>.<attempt count>"
 // or the phone's digits.
 func KeySMS(kind SMSKind, cause string) string { return "sms." + string(kind) + "." + cause }

@@ -39,6 +39,9 @@ type Lead struct {
 	PhoneIssue     string          `json:"phone_issue,omitempty"`     // why the number can't be texted: "missing", "unreadable", "not_mobile"
 	Disclaimers    map[string]bool `json:"disclaimers,omitempty"`     // consent check boxes by key
 	AdID           string          `json:"ad_id,omitempty"`
+	CampaignID     string          `json:"campaign_id,omitempty"`
+	Platform       string          `json:"platform,omitempty"` // "fb" or "ig", as Meta says
+	Pending        bool            `json:"pending,omitempty"`  // announced, and Meta has not shown its form yet
 }
 
 // Settle computes Status from the facts beside it. An opt-out outweighs all, since
@@ -222,6 +225,20 @@ type OptOut struct {
 	ConfirmedAt       time.Time    `json:"confirmed_at,omitzero"`
 	ProviderBlockedAt time.Time    `json:"provider_blocked_at,omitzero"`
 	Source            OptOutSource `json:"source"`
+
+	// OptedInAt is when texts were allowed again. The number is out while OptedOutAt is later.
+	OptedInAt time.Time `json:"opted_in_at,omitzero"`
+	// History is every word of either kind, sorted by time.
+	History []Word `json:"history,omitempty"`
+}
+
+// A Word is one opt-out or opt-in of a number.
+type Word struct {
+	At      time.Time    `json:"at"`
+	Kind    string       `json:"kind"` // "opt_out" or "opt_in"
+	Source  OptOutSource `json:"source"`
+	Keyword string       `json:"keyword,omitempty"`
+	Message string       `json:"message,omitempty"` // Twilio's SID of the text, where there was one
 }
 
 // OptOutSource is who told us of an opt-out.
@@ -256,18 +273,42 @@ const (
 	SeverityError   Severity = "error"   // a whole consumer waits
 )
 
-// An Incident is something that a person has to look at. Key: incident.<id>.
+// An Incident is something that a person has to look at. Key: incident.<id>. Package
+// incident opens, counts and closes them.
 type Incident struct {
-	ID         string    `json:"id"` // e.g. "billing-42", or "leads-auth"
-	At         time.Time `json:"at"` // when the event came that could not be processed
+	ID         string    `json:"id"` // the cause, e.g. "billing-42", or "leads-auth"
+	At         time.Time `json:"at"` // when it first happened
+	LastAt     time.Time `json:"last_at,omitzero"`
+	Count      int       `json:"count"` // how often it happened
 	Severity   Severity  `json:"severity"`
 	Consumer   string    `json:"consumer"` // the durable
 	Stream     string    `json:"stream"`
-	Sequence   uint64    `json:"sequence"`
+	Sequence   uint64    `json:"sequence"` // of the first message that met it
 	Subject    string    `json:"subject"`
 	Reason     string    `json:"reason"`               // one sentence
 	Action     string    `json:"action"`               // the exact nats command to run
-	ResolvedAt time.Time `json:"resolved_at,omitzero"` // when a waiting consumer went on by itself
+	ResolvedAt time.Time `json:"resolved_at,omitzero"` // when it was mended; zero: open
+
+	// Seen are the messages that were counted, so that a replay counts none of them
+	// again; Open are those whose failure stands. Ranges of the stream's sequences.
+	Seen Ranges `json:"seen,omitempty"`
+	Open Ranges `json:"open,omitempty"`
+}
+
+// IncidentIndex lists the incidents that are open. Key: index.incidents.
+type IncidentIndex struct {
+	Open []OpenIncident `json:"open"` // sorted by id
+}
+
+// OpenIncident is an open incident as the index has it.
+type OpenIncident struct {
+	ID       string `json:"id"`
+	Consumer string `json:"consumer"`
+	Kind     string `json:"kind"`   // "message": of messages that failed, "report": of anything else
+	Reason   string `json:"reason"` // an outcome's reason
+	// First and Last span the messages whose failure stands; of the kind "message" only.
+	First uint64 `json:"first,omitempty"`
+	Last  uint64 `json:"last,omitempty"`
 }
 
 // An Index lists who is known under an e-mail address or a lead id. Keys:

@@ -85,9 +85,17 @@ func (s *Store) Update(ctx context.Context, decide func(*Tx) error) error {
 		if err := decide(tx); err != nil {
 			return err
 		}
+		if err := tx.progress(); err != nil {
+			return err
+		}
+		again := tx.again
 		tx.keep()
 		err := s.commit(ctx, tx)
-		if !errors.Is(err, errConflict) {
+		switch {
+		case err == nil && again:
+			attempt = -1
+			continue
+		case !errors.Is(err, errConflict):
 			return err
 		}
 		s.conflicts.Inc()
@@ -107,7 +115,10 @@ type Seed struct {
 // Fold runs the decisions 0 to n-1 over one transaction and commits their changes
 // together, or in a few parts where they are too many. The result has an error a
 // decision: nil says that its changes are durable. A decision that fails leaves
-// nothing behind, except what failed writes in its place; failed may be nil.
+// nothing behind, except what failed writes in its place; failed may be nil. Where the
+// server refuses a commit for what is in it (a record that is too large, say), the
+// decisions are committed in smaller parts, and one that is refused alone fails alone,
+// permanently.
 //
 // Decisions may run several times and in any order, each on records that include
 // the changes of those before it. A decision that panics fails, permanently.
@@ -136,6 +147,8 @@ type fold struct {
 	decide  func(*Tx, int) error
 	failed  func(*Tx, int, error) error
 	results []error
+	refused map[int]error // decisions whose commit the server refused, alone
+	silent  map[int]bool  // those in whose place nothing can be written either
 }
 
 // part folds as many of the pending decisions as one commit takes, and says which.
@@ -147,16 +160,7 @@ func (f *fold) part(pending []int, seeds []Seed) (done map[int]bool, err error) 
 		if err := tx.load(slices.Collect(maps.Keys(keys))); err != nil {
 			return nil, err
 		}
-		for _, seed := range seeds {
-			// A replica that is late may have answered with less than we know.
-			if e := tx.entries[seed.Key]; e == nil || e.revision < seed.Revision {
-				r := revision{revision: seed.Revision, data: seed.Data}
-				if len(seed.Data) == 0 {
-					r.data = nil
-				}
-				tx.entries[seed.Key] = newEntry(r)
-			}
-		}
+		tx.seed(seeds)
 		done, err := f.run(tx, pending)
 		if err != nil {
 			return nil, err
@@ -166,13 +170,17 @@ func (f *fold) part(pending []int, seeds []Seed) (done map[int]bool, err error) 
 			f.store.folded.Observe(float64(len(done)))
 			return done, nil
 		}
+		for k := range tx.entries {
+			keys[k] = true
+		}
+		if reason := refusal(err); reason != nil {
+			pending = f.divide(pending, reason)
+			continue
+		}
 		if !errors.Is(err, errConflict) {
 			return nil, err
 		}
 		f.store.conflicts.Inc()
-		for k := range tx.entries {
-			keys[k] = true
-		}
 		if attempt+1 >= conflictsBeforeHalving && len(pending) > 1 {
 			pending = pending[:(len(pending)+1)/2]
 		}
@@ -182,29 +190,48 @@ func (f *fold) part(pending []int, seeds []Seed) (done map[int]bool, err error) 
 	}
 }
 
+// divide says which decisions to try next after the server has refused a commit for what
+// is in it: half of them, or a single one again, which then fails.
+func (f *fold) divide(pending []int, reason error) []int {
+	if len(pending) > 1 {
+		return pending[:(len(pending)+1)/2]
+	}
+	i := pending[0]
+	if f.refused == nil {
+		f.refused, f.silent = map[int]error{}, map[int]bool{}
+	}
+	f.silent[i] = f.refused[i] != nil // what failed wrote in its place is refused too
+	f.refused[i] = outcome.Permanent(outcome.Refused, reason)
+	return pending
+}
+
 // run runs decisions until each has ended or the commit is full. Those that need
-// records which are not here wait; what they all need comes in one round trip.
+// records which are not here wait; what they all need comes in one round trip. A
+// decision that is to run again has done nothing but a step, and is not among the done.
 func (f *fold) run(tx *Tx, pending []int) (done map[int]bool, err error) {
 	done = make(map[int]bool, len(pending))
+	ran := 0 // decisions with a part in this commit
 	for round := pending; len(round) > 0; {
 		var waiting []int
 		needed := map[string]bool{}
 		for _, i := range round {
 			ended, err := f.one(tx, i)
-			switch {
-			case err != nil:
+			if err != nil {
 				return nil, err
-			case !ended:
+			}
+			if !ended {
 				waiting = append(waiting, i)
 				for _, k := range tx.unread {
 					needed[k] = true
 				}
-			default:
-				done[i] = true
+				continue
 			}
-			if len(done) > 0 && len(done)%32 == 0 && tx.size() > maxBatch/2 {
+			if ran > 0 && tx.full() {
+				tx.rollback() // the next commit begins with it
 				return done, nil
 			}
+			ran++
+			done[i] = !tx.again
 		}
 		if err := tx.load(slices.Collect(maps.Keys(needed))); err != nil {
 			return nil, err
@@ -217,10 +244,16 @@ func (f *fold) run(tx *Tx, pending []int) (done map[int]bool, err error) {
 // one runs one decision; false where it has to wait for records.
 func (f *fold) one(tx *Tx, i int) (ended bool, err error) {
 	tx.begin()
-	err = guard(func() error { return f.decide(tx, i) })
+	err = f.refused[i]
+	if err == nil {
+		err = guard(func() error { return f.decide(tx, i) })
+	}
 	if len(tx.unread) > 0 {
 		tx.rollback()
 		return false, nil
+	}
+	if err == nil {
+		err = tx.progress()
 	}
 	f.results[i] = err
 	if err == nil {
@@ -228,7 +261,7 @@ func (f *fold) one(tx *Tx, i int) (ended bool, err error) {
 		return true, nil
 	}
 	tx.rollback()
-	if f.failed == nil {
+	if f.failed == nil || f.silent[i] {
 		return true, nil
 	}
 	if err := f.failed(tx, i, err); err != nil {
@@ -378,15 +411,37 @@ const (
 )
 
 func code(err error) jetstream.ErrorCode {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api := apiError(err); api != nil {
 		return api.ErrorCode
 	}
-	var withCode interface{ APIError() *jetstream.APIError }
-	if errors.As(err, &withCode) && withCode.APIError() != nil {
-		return withCode.APIError().ErrorCode
-	}
 	return 0
+}
+
+// apiError is the server's answer behind an error; nil: there was none.
+func apiError(err error) *jetstream.APIError {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api
+	}
+	var withCode interface{ APIError() *jetstream.APIError }
+	if errors.As(err, &withCode) {
+		return withCode.APIError()
+	}
+	return nil
+}
+
+// refusal is the server's answer to a commit that it will never take for what is in it:
+// a record, or a batch, that is too large. nil: err says something else.
+func refusal(err error) error {
+	api := apiError(err)
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+	case api == nil, errors.Is(err, errConflict), worthAnotherTry(err):
+		return nil
+	case api.Code >= 500: // the server's own trouble, which passes
+		return nil
+	}
+	return fmt.Errorf("the state can't be stored: %w", err)
 }
 
 // worthAnotherTry says whether the same publish may succeed in a moment: no answer

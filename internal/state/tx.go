@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"leadpipe/internal/outcome"
@@ -21,6 +22,9 @@ type Tx struct {
 
 	inline bool     // read from the server at once; otherwise note the key in unread
 	unread []string // keys that the running decision needs and that are not here yet
+
+	again  bool     // the running decision wants to run once more
+	guards []string // keys that the last kept decision was the first to depend on
 }
 
 // An entry is a key's record: as the server has it, and as it will be.
@@ -29,10 +33,14 @@ type entry struct {
 	stored   []byte // nil: no record
 	current  []byte
 	guarded  bool // a decision that changes something else depends on it
+	unknown  bool // stored has, or may have, fields that our type lacks
+
+	peeked   any    // what Peek made of peekedOf
+	peekedOf []byte // current as it was then
 }
 
 func newEntry(r revision) *entry {
-	return &entry{revision: r.revision, stored: r.data, current: r.data}
+	return &entry{revision: r.revision, stored: r.data, current: r.data, unknown: r.data != nil}
 }
 
 func (e *entry) changed() bool { return string(e.current) != string(e.stored) }
@@ -58,14 +66,47 @@ func Get[T any](tx *Tx, key string) (T, bool, error) {
 	if err != nil || data == nil {
 		return record, false, err
 	}
-	if err := json.Unmarshal(data, &record); err != nil {
+	unknown, err := decode(data, &record)
+	if err != nil {
 		return record, false, outcome.Permanentf(outcome.Malformed, "record of kind %q is not readable: %w", kind(key), err)
 	}
+	tx.entries[key].unknown = unknown
 	return record, true, nil
 }
 
+// Peek is Get for a decision that does not depend on the record: the commit goes
+// through even if the record changes meanwhile. The value is shared by all that peek,
+// and must not be changed.
+func Peek[T any](tx *Tx, key string) (T, bool, error) {
+	var record T
+	if !validKey(key) {
+		return record, false, outcome.Permanentf(outcome.Malformed, "not a key of the bucket: kind %q", kind(key))
+	}
+	if err := tx.Need(key); err != nil {
+		return record, false, err
+	}
+	e := tx.entries[key]
+	if len(e.current) == 0 {
+		return record, false, nil
+	}
+	if v, ok := e.peeked.(T); ok && &e.peekedOf[0] == &e.current[0] && len(e.peekedOf) == len(e.current) {
+		return v, true, nil
+	}
+	if err := json.Unmarshal(e.current, &record); err != nil {
+		return record, false, outcome.Permanentf(outcome.Malformed, "record of kind %q is not readable: %w", kind(key), err)
+	}
+	e.peeked, e.peekedOf = record, e.current
+	return record, true, nil
+}
+
+// Again says that the decision is not finished: what it changed so far is committed,
+// and then it runs once more. So a decision that changes more records than one commit
+// takes is done in steps, each of which has to leave the records in a state that is
+// right by itself, and has to get on. A step that changes nothing may not ask for it.
+func (tx *Tx) Again() { tx.again = true }
+
 // Put changes a key's record. The key is read too, so that nobody's change in
-// between is overwritten.
+// between is overwritten. Fields of the stored record that record's type lacks stay.
 func (tx *Tx) Put(key string, record any) error {
 	if !validKey(key) {
 		return outcome.Permanentf(outcome.Malformed, "not a key of the bucket: kind %q", kind(key))
@@ -78,6 +119,9 @@ func (tx *Tx) Put(key string, record any) error {
 		return fmt.Errorf("encoding a record of kind %q: %w", kind(key), err)
 	}
 	e := tx.entries[key]
+	if e.unknown && e.current != nil {
+		data = carry(e.current, data, reflect.TypeOf(record))
+	}
 	if string(e.current) == string(data) {
 		return nil
 	}
@@ -116,6 +160,21 @@ func (tx *Tx) read(key string) ([]byte, error) {
 	return tx.entries[key].current, nil
 }
 
+// seed enters records that are known already. A replica that is late may have answered
+// with less than we know.
+func (tx *Tx) seed(seeds []Seed) {
+	for _, s := range seeds {
+		if e := tx.entries[s.Key]; e != nil && e.revision >= s.Revision {
+			continue
+		}
+		r := revision{revision: s.Revision, data: s.Data}
+		if len(s.Data) == 0 {
+			r.data = nil
+		}
+		tx.entries[s.Key] = newEntry(r)
+	}
+}
+
 // load fetches keys from the server, replacing what was known of them.
 func (tx *Tx) load(keys []string) error {
 	found, err := tx.store.fetch(tx.ctx, keys)
@@ -130,15 +189,19 @@ func (tx *Tx) load(keys []string) error {
 
 // begin starts a decision: what it changes can be undone until the next one begins.
 func (tx *Tx) begin() {
-	tx.undo, tx.reads, tx.unread = tx.undo[:0], tx.reads[:0], tx.unread[:0]
+	tx.undo, tx.reads, tx.unread, tx.guards = tx.undo[:0], tx.reads[:0], tx.unread[:0], tx.guards[:0]
+	tx.again = false
 }
 
-// rollback undoes the running decision.
+// rollback undoes the running decision, or the one that was kept last.
 func (tx *Tx) rollback() {
 	for _, c := range slices.Backward(tx.undo) {
 		tx.entries[c.key].current = c.prev
 	}
-	tx.undo, tx.reads = tx.undo[:0], tx.reads[:0]
+	for _, k := range tx.guards {
+		tx.entries[k].guarded = false
+	}
+	tx.undo, tx.reads, tx.guards, tx.again = tx.undo[:0], tx.reads[:0], tx.guards[:0], false
 }
 
 // keep ends a decision. One that changed something depends on all that it read.
@@ -147,9 +210,23 @@ func (tx *Tx) keep() {
 		return
 	}
 	for _, k := range tx.reads {
-		tx.entries[k].guarded = true
+		if e := tx.entries[k]; !e.guarded {
+			e.guarded = true
+			tx.guards = append(tx.guards, k)
+		}
 	}
 }
+
+// progress says whether a decision that wants to run again has done something.
+func (tx *Tx) progress() error {
+	if tx.again && len(tx.undo) == 0 {
+		return outcome.Permanentf(outcome.Internal, "a decision asks to run again and has changed nothing")
+	}
+	return nil
+}
+
+// full says whether a commit would take more than the server does.
+func (tx *Tx) full() bool { return len(tx.entries) > maxBatch && tx.size() > maxBatch }
 
 // size is how many messages a commit would take.
 func (tx *Tx) size() int {
