@@ -293,6 +293,8 @@ type Incident struct {
 	// again; Open are those whose failure stands. Ranges of the stream's sequences.
 	Seen Ranges `json:"seen,omitempty"`
 	Open Ranges `json:"open,omitempty"`
+	// Members are what else it waits for: causes that joined it, subjects of records.
+	Members []string `json:"members,omitempty"`
 }
 
 // IncidentIndex lists the incidents that are open. Key: index.incidents.
@@ -304,11 +306,13 @@ type IncidentIndex struct {
 type OpenIncident struct {
 	ID       string `json:"id"`
 	Consumer string `json:"consumer"`
-	Kind     string `json:"kind"`   // "message": of messages that failed, "report": of anything else
-	Reason   string `json:"reason"` // an outcome's reason
-	// First and Last span the messages whose failure stands; of the kind "message" only.
-	First uint64 `json:"first,omitempty"`
-	Last  uint64 `json:"last,omitempty"`
+	Kind     string `json:"kind"`             // "message": of messages that failed; "gate": of a consumer that waits; "report": of anything else
+	Reason   string `json:"reason"`           // an outcome's reason
+	Joined   bool   `json:"joined,omitempty"` // of several causes
+	// First and Last span the webhooks whose failure stands, and Subject is the record's.
+	First   uint64 `json:"first,omitempty"`
+	Last    uint64 `json:"last,omitempty"`
+	Subject string `json:"subject,omitempty"`
 }
 
 // An Index lists who is known under an e-mail address or a lead id. Keys:

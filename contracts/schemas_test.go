@@ -40,7 +40,8 @@ var records = map[string]any{
 	"lead": contracts.Lead{ID: "1234567890123456", CreatedAt: day, Name: "Camille Martin", FirstName: "Camille", Email: "camille@example.com",
 		Phone: "+33639980102", FormID: "202", PageID: "101", Status: contracts.LeadClient, CustomerID: "cus_1", OptedOutAt: day,
 		Answers: map[string][]string{"budget": {"1000"}, "empty": nil}, CustomerStatus: contracts.CustomerClient, ContactedAt: day,
-		PhoneIssue: "not_mobile", Disclaimers: map[string]bool{"sms": true}, AdID: "404"},
+		PhoneIssue: "not_mobile", Disclaimers: map[string]bool{"sms": true}, AdID: "404",
+		CampaignID: "505", Platform: "fb", Pending: true},
 	"contact": contracts.Contact{Phone: "+33639980102", Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}, OptedOutAt: day, OptedInAt: day,
 		LastSMSAt: day, Welcomes: []contracts.Welcome{{LeadID: "1234567890123456", At: day}}},
 	"customer": contracts.Customer{ID: "cus_1", Email: "camille@example.com", Phone: "+33639980102", Name: "Camille Martin", LeadID: "1234567890123456",
@@ -58,13 +59,17 @@ var records = map[string]any{
 	"churn": contracts.Churn{SubscriptionID: "sub_1", CustomerID: "cus_1", Email: "camille@example.com", PriceID: "price_1", Amount: 5900,
 		Currency: "eur", EndedAt: day, Reason: "cancellation_requested"},
 	"optout": contracts.OptOut{Phone: "+33639980102", OptedOutAt: day, Keyword: "STOP", MessageSID: "SM1", ConfirmedAt: day, ProviderBlockedAt: day,
-		Source: contracts.OptOutBySMS},
+		Source: contracts.OptOutBySMS, OptedInAt: day, History: []contracts.Word{{At: day, Kind: "opt_out", Source: contracts.OptOutBySMS,
+			Keyword: "STOP", Message: "SM1"}}},
 	"sms": contracts.SMS{Kind: contracts.SMSPaymentFailed, To: "+33639980102", Body: "Bonjour", Status: contracts.SMSSending,
 		SID: "SM00000000000000000000000000000001", Attempts: 1, QueuedAt: day, ExpiresAt: day, SentAt: day, Error: "21211", Cause: "in_1.1",
 		LeadID: "1234567890123456", Claim: "x", ClaimedAt: day, NotBefore: day, LeaseUntil: day},
 	"incident": contracts.Incident{ID: "billing-42", At: day, Severity: contracts.SeverityWarning, Consumer: contracts.Billing, Stream: contracts.StreamWebhooks,
 		Sequence: 42, Subject: "webhooks.stripe.invoice.payment_failed", Reason: "the event has no customer",
-		Action: "nats consumer reset WEBHOOKS billing --sequence 42", ResolvedAt: day},
+		Action: "nats consumer reset WEBHOOKS billing --sequence 42", ResolvedAt: day, LastAt: day, Count: 3,
+		Seen: contracts.Ranges{{First: 42, Last: 43}, {First: 50, Last: 50}}, Open: contracts.Ranges{{First: 50, Last: 50}}, Members: []string{"billing-42"}},
+	"incident_index": contracts.IncidentIndex{Open: []contracts.OpenIncident{{ID: "billing-42", Consumer: "billing", Kind: "message", Reason: "malformed",
+		First: 42, Last: 50}}},
 	"index": contracts.Index{Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}},
 }
 
@@ -79,7 +84,8 @@ var minimal = map[string]any{
 	"sms":          contracts.SMS{Kind: contracts.SMSWelcome, To: "+33639980102", Body: "x", Status: contracts.SMSQueued, QueuedAt: day, Cause: "1"},
 	"incident": contracts.Incident{ID: "leads-auth", At: day, Severity: contracts.SeverityError, Consumer: contracts.Leads, Stream: contracts.StreamWebhooks,
 		Reason: "the token has expired", Action: "nats consumer info WEBHOOKS leads"},
-	"index": contracts.Index{},
+	"incident_index": contracts.IncidentIndex{Open: []contracts.OpenIncident{}},
+	"index":          contracts.Index{},
 }
 
 func TestExamples(t *testing.T) {
@@ -321,6 +327,7 @@ func TestBroken(t *testing.T) {
 		{"incident", nil, "consumer", "edge"},
 		{"incident", nil, "sequence", -1},
 		{"index", nil, "leads", "1234567890123456"},
+		{"incident_index", nil, "open", "billing-42"},
 
 		{"stripe_event", event, "id", "1"},
 		{"stripe_event", event, "type", removed{}},

@@ -46,8 +46,11 @@ func Validate(tb testing.TB, schemaName string, doc []byte) {
 func Record(tb testing.TB, key string, value []byte) {
 	tb.Helper()
 	kind, _, ok := strings.Cut(key, ".")
+	if key == contracts.KeyIncidentIndex {
+		kind = "incident_index"
+	}
 	switch kind {
-	case "lead", "contact", "customer", "subscription", "churn", "optout", "sms", "incident", "index":
+	case "lead", "contact", "customer", "subscription", "churn", "optout", "sms", "incident", "incident_index", "index":
 	default:
 		ok = false
 	}

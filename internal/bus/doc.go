@@ -5,6 +5,7 @@
 //	loop.go     the consumers' side: fetch → handle → settle, until told to stop
 //	fold.go     handle, for consumers that decide: prepare → fold → commit
 //	settle.go   what an error means for the message behind it: the only place that acks
+//	gate.go     a consumer whose provider refuses it waits; what a success closes
 //
 // The in-process server is a package of its own, bus/inproc.
 package bus

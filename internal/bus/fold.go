@@ -3,10 +3,12 @@ package bus
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/incident"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/state"
 )
@@ -26,14 +28,17 @@ func Fold[E any](durable string, store *state.Store, parallel int,
 			if failures[i] != nil {
 				return failures[i]
 			}
-			return decide(tx, events[i])
+			if err := decide(tx, events[i]); err != nil {
+				return err
+			}
+			return incident.Succeeded(tx, durable, msgs[i], time.Now())
 		}, func(tx *state.Tx, i int, err error) error {
 			o := outcome.Of(err)
 			if !final(msgs[i], o) {
 				return nil
 			}
 			written[i] = err
-			return putIncident(tx, durable, msgs[i], o)
+			return incident.Failed(tx, durable, msgs[i], o)
 		})
 		for i, err := range results {
 			// Only if it is still this error: a commit that failed undid the incident too.

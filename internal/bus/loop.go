@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -330,23 +331,21 @@ func (l *Loop) handle(ctx, work context.Context, batch []delivery) {
 	}
 }
 
-// judge opens or closes the gate by what a batch met.
+// judge opens or closes the gate by what a batch met, and closes the incidents that it
+// has mended.
 func (l *Loop) judge(ctx context.Context, batch []delivery, errs []error) {
+	succeeded := slices.Contains(errs, nil)
+	refused := slices.IndexFunc(errs, func(err error) bool { return err != nil && outcome.Of(err).Kind == outcome.KindBlocked })
 	l.gateMu.Lock()
-	defer l.gateMu.Unlock()
-	succeeded := false
-	for i, err := range errs {
-		if err == nil {
-			succeeded = true
-			continue
-		}
-		if o := outcome.Of(err); o.Kind == outcome.KindBlocked {
-			l.blocked(ctx, batch[i].msg, o)
-			return
-		}
+	switch {
+	case refused >= 0:
+		l.blocked(ctx, batch[refused].msg, outcome.Of(errs[refused]))
+	case succeeded:
+		l.gate.pause = 0
 	}
+	l.gateMu.Unlock()
 	if succeeded {
-		l.unblocked(ctx)
+		l.mend(ctx, batch, errs, refused < 0)
 	}
 }
 

@@ -3,14 +3,13 @@ package bus
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/incident"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/state"
 )
@@ -92,81 +91,7 @@ type recorded struct{ err error }
 func (r *recorded) Error() string { return r.err.Error() }
 func (r *recorded) Unwrap() error { return r.err }
 
+// record writes the incident of a message that ends here.
 func (l *Loop) record(ctx context.Context, m contracts.Message, o *outcome.Error) error {
-	return l.store.Update(ctx, func(tx *state.Tx) error { return putIncident(tx, l.name, m, o) })
-}
-
-// putIncident records that a message was given up. The same message makes the same
-// record, so that a replay which fails again writes nothing.
-func putIncident(tx *state.Tx, durable string, m contracts.Message, o *outcome.Error) error {
-	id := fmt.Sprintf("%s-%d", durable, m.Sequence)
-	return tx.Put(contracts.KeyIncident(id), contracts.Incident{
-		ID: id, At: m.Time.UTC(), Severity: contracts.SeverityWarning, Consumer: durable,
-		Stream: m.Stream, Sequence: m.Sequence, Subject: m.Subject, Reason: o.Error(),
-		Action: replayCommand(m.Stream, durable, m.Sequence),
-	})
-}
-
-func replayCommand(stream, durable string, sequence uint64) string {
-	return fmt.Sprintf("nats consumer reset %s %s --sequence %d --force", stream, durable, sequence)
-}
-
-// A gate holds a whole consumer back while its provider refuses us: one message at a
-// time is tried, with growing pauses, and one incident says what to do.
-type gate struct {
-	log   *slog.Logger
-	pause time.Duration // until the next try; 0: open
-	known bool          // the incident's state in the bucket is known to be "resolved"
-}
-
-const (
-	firstGate = 2 * time.Second
-	lastGate  = time.Minute
-)
-
-// blocked closes the gate and makes sure that one incident is open.
-func (l *Loop) blocked(ctx context.Context, m contracts.Message, o *outcome.Error) {
-	l.gate.pause = min(lastGate, max(firstGate, 2*l.gate.pause))
-	l.gate.known = false
-	id := l.name + "-" + string(o.Reason)
-	err := l.store.Update(ctx, func(tx *state.Tx) error {
-		old, ok, err := state.Get[contracts.Incident](tx, contracts.KeyIncident(id))
-		if err != nil || ok && old.ResolvedAt.IsZero() {
-			return err
-		}
-		return tx.Put(contracts.KeyIncident(id), contracts.Incident{
-			ID: id, At: time.Now().UTC().Truncate(time.Second), Severity: contracts.SeverityError, Consumer: l.name,
-			Stream: m.Stream, Sequence: m.Sequence, Subject: m.Subject,
-			Reason: "everything of " + l.name + " waits and nothing is lost; it goes on by itself once this is mended: " + o.Error(),
-			Action: "nats consumer info " + m.Stream + " " + l.name,
-		})
-	})
-	if err != nil {
-		l.log.Error("incident not recorded", "reason", err.Error())
-	}
-	l.log.Error("consumer waits until the provider takes it again", "kind", o.Reason, "next_try_in", l.gate.pause.String(), "reason", o.Error())
-}
-
-// unblocked opens the gate after a success, and closes the incidents of earlier ones.
-func (l *Loop) unblocked(ctx context.Context) {
-	l.gate.pause = 0
-	if l.gate.known {
-		return
-	}
-	for _, reason := range []outcome.Reason{outcome.Auth, outcome.Refused, outcome.Unavailable} {
-		key := contracts.KeyIncident(l.name + "-" + string(reason))
-		err := l.store.Update(ctx, func(tx *state.Tx) error {
-			i, ok, err := state.Get[contracts.Incident](tx, key)
-			if err != nil || !ok || !i.ResolvedAt.IsZero() {
-				return err
-			}
-			i.ResolvedAt = time.Now().UTC().Truncate(time.Second)
-			return tx.Put(key, i)
-		})
-		if err != nil {
-			l.log.Warn("incident not closed", "reason", err.Error())
-			return
-		}
-	}
-	l.gate.known = true
+	return l.store.Update(ctx, func(tx *state.Tx) error { return incident.Failed(tx, l.name, m, o) })
 }
