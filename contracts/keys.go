@@ -3,6 +3,7 @@ package contracts
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"strings"
 )
 
@@ -30,6 +31,11 @@ func KeyIncident(id string) string { return "incident." + id }
 
 // KeyIncidentIndex names the list of the incidents that are open.
 const KeyIncidentIndex = "index.incidents"
+
+// KeyFailed names the record that says which webhooks of a block joined an incident.
+func KeyFailed(incidentID string, sequence uint64) string {
+	return "index.failed." + incidentID + "." + strconv.FormatUint(sequence/FailedBlockSize, 10)
+}
 
 // KeySMS names a text. The cause is the leadgen id, "<invoice id>.<attempt count>"
 // or the phone's digits.

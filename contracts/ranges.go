@@ -17,7 +17,7 @@ type Ranges []Range
 type Range struct{ First, Last uint64 }
 
 // maxRanges bounds the parts of a set.
-const maxRanges = 500
+const maxRanges = 64
 
 // Has says whether the set holds a sequence.
 func (r Ranges) Has(sequence uint64) bool {
@@ -64,23 +64,6 @@ func (r Ranges) With(sequence uint64) Ranges {
 		out = slices.Delete(out, nearest, nearest+1)
 	}
 	return out
-}
-
-// Without gives the set without a sequence; r stays as it is.
-func (r Ranges) Without(sequence uint64) Ranges {
-	i, found := r.find(sequence)
-	if !found {
-		return r
-	}
-	x := r[i]
-	var rest []Range
-	if x.First < sequence {
-		rest = append(rest, Range{x.First, sequence - 1})
-	}
-	if sequence < x.Last {
-		rest = append(rest, Range{sequence + 1, x.Last})
-	}
-	return slices.Replace(slices.Clone(r), i, i+1, rest...)
 }
 
 func (r Ranges) String() string {

@@ -290,12 +290,25 @@ type Incident struct {
 	ResolvedAt time.Time `json:"resolved_at,omitzero"` // when it was mended; zero: open
 
 	// Seen are the messages that were counted, so that a replay counts none of them
-	// again; Open are those whose failure stands. Ranges of the stream's sequences.
+	// again. Where many webhooks joined one incident, records of their own hold them
+	// (see FailedBlock).
 	Seen Ranges `json:"seen,omitempty"`
-	Open Ranges `json:"open,omitempty"`
+	// Left is how many webhooks there are whose failure stands, and First the first.
+	Left  int    `json:"left,omitempty"`
+	First uint64 `json:"first,omitempty"`
 	// Members are what else it waits for: causes that joined it, subjects of records.
 	Members []string `json:"members,omitempty"`
 }
+
+// FailedBlock says of 4,096 webhooks which have joined an incident, one bit each, and
+// whose failure stands. Key: index.failed.<incident id>.<sequence / 4096>.
+type FailedBlock struct {
+	Seen []byte `json:"seen"`
+	Open []byte `json:"open"`
+}
+
+// FailedBlockSize is how many webhooks a FailedBlock is about.
+const FailedBlockSize = 4096
 
 // IncidentIndex lists the incidents that are open. Key: index.incidents.
 type IncidentIndex struct {
@@ -309,10 +322,9 @@ type OpenIncident struct {
 	Kind     string `json:"kind"`             // "message": of messages that failed; "gate": of a consumer that waits; "report": of anything else
 	Reason   string `json:"reason"`           // an outcome's reason
 	Joined   bool   `json:"joined,omitempty"` // of several causes
-	// First and Last span the webhooks whose failure stands, and Subject is the record's.
-	First   uint64 `json:"first,omitempty"`
-	Last    uint64 `json:"last,omitempty"`
-	Subject string `json:"subject,omitempty"`
+	// Of a single message that failed: the webhook's sequence, or the record's subject.
+	Sequence uint64 `json:"sequence,omitempty"`
+	Subject  string `json:"subject,omitempty"`
 }
 
 // An Index lists who is known under an e-mail address or a lead id. Keys:

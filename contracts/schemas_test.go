@@ -67,10 +67,11 @@ var records = map[string]any{
 	"incident": contracts.Incident{ID: "billing-42", At: day, Severity: contracts.SeverityWarning, Consumer: contracts.Billing, Stream: contracts.StreamWebhooks,
 		Sequence: 42, Subject: "webhooks.stripe.invoice.payment_failed", Reason: "the event has no customer",
 		Action: "nats consumer reset WEBHOOKS billing --sequence 42", ResolvedAt: day, LastAt: day, Count: 3,
-		Seen: contracts.Ranges{{First: 42, Last: 43}, {First: 50, Last: 50}}, Open: contracts.Ranges{{First: 50, Last: 50}}, Members: []string{"billing-42"}},
+		Seen: contracts.Ranges{{First: 42, Last: 43}, {First: 50, Last: 50}}, Left: 1, First: 50, Members: []string{"billing-42"}},
 	"incident_index": contracts.IncidentIndex{Open: []contracts.OpenIncident{{ID: "billing-42", Consumer: "billing", Kind: "message", Reason: "malformed",
-		First: 42, Last: 50}}},
-	"index": contracts.Index{Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}},
+		Sequence: 42}}},
+	"failed_block": contracts.FailedBlock{Seen: []byte{1, 2}, Open: []byte{1}},
+	"index":        contracts.Index{Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}},
 }
 
 // minimal has one value of each record with no more than it always has.
@@ -85,6 +86,7 @@ var minimal = map[string]any{
 	"incident": contracts.Incident{ID: "leads-auth", At: day, Severity: contracts.SeverityError, Consumer: contracts.Leads, Stream: contracts.StreamWebhooks,
 		Reason: "the token has expired", Action: "nats consumer info WEBHOOKS leads"},
 	"incident_index": contracts.IncidentIndex{Open: []contracts.OpenIncident{}},
+	"failed_block":   contracts.FailedBlock{},
 	"index":          contracts.Index{},
 }
 
@@ -328,6 +330,7 @@ func TestBroken(t *testing.T) {
 		{"incident", nil, "sequence", -1},
 		{"index", nil, "leads", "1234567890123456"},
 		{"incident_index", nil, "open", "billing-42"},
+		{"failed_block", nil, "seen", "?"},
 
 		{"stripe_event", event, "id", "1"},
 		{"stripe_event", event, "type", removed{}},

@@ -46,11 +46,14 @@ func Validate(tb testing.TB, schemaName string, doc []byte) {
 func Record(tb testing.TB, key string, value []byte) {
 	tb.Helper()
 	kind, _, ok := strings.Cut(key, ".")
-	if key == contracts.KeyIncidentIndex {
+	switch {
+	case key == contracts.KeyIncidentIndex:
 		kind = "incident_index"
+	case strings.HasPrefix(key, "index.failed."):
+		kind = "failed_block"
 	}
 	switch kind {
-	case "lead", "contact", "customer", "subscription", "churn", "optout", "sms", "incident", "incident_index", "index":
+	case "lead", "contact", "customer", "subscription", "churn", "optout", "sms", "incident", "incident_index", "failed_block", "index":
 	default:
 		ok = false
 	}

@@ -36,6 +36,11 @@ const (
 	Waiting     Reason = "waiting"      // due later
 )
 
+// Reasons is all of them.
+func Reasons() []Reason {
+	return []Reason{Auth, RateLimited, Timeout, Unavailable, Malformed, Unknown, Refused, Conflict, Panic, Internal, Waiting}
+}
+
 // Kind is what can be done about an error.
 type Kind string
 
