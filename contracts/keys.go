@@ -32,6 +32,9 @@ func KeyIncident(id string) string { return "incident." + id }
 // KeyIncidentIndex names the list of the incidents that are open.
 const KeyIncidentIndex = "index.incidents"
 
+// KeyStripe names what has been seen of Stripe as a whole.
+const KeyStripe = "index.stripe"
+
 // KeyFailed names the record that says which webhooks of a block joined an incident.
 func KeyFailed(incidentID string, sequence uint64) string {
 	return "index.failed." + incidentID + "." + strconv.FormatUint(sequence/FailedBlockSize, 10)

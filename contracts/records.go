@@ -115,44 +115,75 @@ type Customer struct {
 	Subscriptions []string       `json:"subscriptions"` // subscription ids, sorted
 	Status        CustomerStatus `json:"status"`
 	Access        Access         `json:"access"`
-	Since         time.Time      `json:"since,omitzero"` // the first event that shows it paid or has a running subscription; zero: not a client yet
+	Since         time.Time      `json:"since,omitzero"` // the first sign that it paid, tries or has a subscription that runs; zero: not a client
 
-	LeadRef string            `json:"lead_ref,omitempty"` // the lead id that Stripe's events named themselves
-	Emails  []string          `json:"emails,omitempty"`   // every address seen, lower case, sorted
-	Phones  []string          `json:"phones,omitempty"`   // every readable number seen, E.164, sorted
-	Facts   map[string]Facted `json:"facts,omitempty"`    // "email", "phone", "name", "lead_ref": which event each came from
+	// LiveMode is false for a customer of Stripe's test mode, and absent for a real one.
+	// Account is the connected account that it belongs to; empty: the own one.
+	LiveMode *bool  `json:"livemode,omitempty"`
+	Account  string `json:"account,omitempty"`
+
+	// LeadRef is the first of Refs, for people and for the former release.
+	LeadRef string `json:"lead_ref,omitempty"`
+	// Refs are the lead ids that Stripe's events named, the one that counts first. A lead
+	// may come after its name, or never: see package identity.
+	Refs   []LeadRef         `json:"refs,omitempty"`
+	Emails []string          `json:"emails,omitempty"` // every address seen, lower case, sorted
+	Phones []string          `json:"phones,omitempty"` // every readable number seen, E.164, sorted
+	Facts  map[string]Facted `json:"facts,omitempty"`  // "email", "phone", "name": which event each came from
+
+	PaidAt    time.Time `json:"paid_at,omitzero"`    // the first event that shows a payment
+	DeletedAt time.Time `json:"deleted_at,omitzero"` // when it was deleted at Stripe
 
 	Invoices map[string]Invoice `json:"invoices,omitempty"` // those of no subscription, by invoice id
 }
 
-// Facted is where a merged value came from: of two events the later one wins, and
-// of two in the same second the one with the greater id. Of two lead ids the first
-// one wins.
+// Facted is where a merged value came from: the later one wins, in the same second the
+// surer source, then the greater id.
 type Facted struct {
+	At    time.Time `json:"at"` // when the value was true at its source
+	Rank  int       `json:"rank,omitempty"`
+	Event string    `json:"event"`
+}
+
+// A LeadRef is a lead's id as an event of Stripe's named it.
+type LeadRef struct {
+	ID    string    `json:"id"`
+	Kind  string    `json:"kind"` // "metadata", or "reference": client_reference_id, which is often a cart's or a user's number
 	At    time.Time `json:"at"`
 	Event string    `json:"event"`
 }
 
 // A Subscription is a Stripe subscription. Key: subscription.<sub_id>.
 type Subscription struct {
-	ID                string    `json:"id"`
-	CustomerID        string    `json:"customer_id"`
-	Status            string    `json:"status"` // Stripe's: active, trialing, past_due, canceled, …
-	PriceID           string    `json:"price_id"`
-	ProductID         string    `json:"product_id"`
-	Amount            int64     `json:"amount"` // minor units a period, quantity included
+	ID         string `json:"id"`
+	CustomerID string `json:"customer_id"`
+	Status     string `json:"status"` // Stripe's: active, trialing, past_due, canceled, …
+	PriceID    string `json:"price_id"`
+	ProductID  string `json:"product_id"`
+	// Amount is what a period costs, quantity included, before discounts, in minor units.
+	// null: not known, since it depends on use (metered or tiered prices), or since the
+	// items have different intervals (see Items).
+	Amount            *int64    `json:"amount"`
 	Currency          string    `json:"currency"`
-	Interval          string    `json:"interval"` // "month", "year", …
-	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`
+	Interval          string    `json:"interval"`                 // "month", "year", …; empty when the items differ
+	IntervalCount     int       `json:"interval_count,omitempty"` // 3 with "month": every three months
+	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`     // also when an end is set otherwise, see CancelAt
+	CancelAt          time.Time `json:"cancel_at,omitzero"`       // when it will end
 	CurrentPeriodEnd  time.Time `json:"current_period_end,omitzero"`
 	AsOf              time.Time `json:"as_of,omitzero"` // created of the event whose snapshot this is; zero: only invoices seen yet
 	CanceledAt        time.Time `json:"canceled_at,omitzero"`
 	EndedAt           time.Time `json:"ended_at,omitzero"`
-	FailedAttempts    int       `json:"failed_attempts"` // the most on one invoice that is still open
+	FailedAttempts    int       `json:"failed_attempts"` // since the last success: see package billing
 	NextAttemptAt     time.Time `json:"next_attempt_at,omitzero"`
 	Access            Access    `json:"access"`
 
+	LiveMode *bool  `json:"livemode,omitempty"` // as its customer's
+	Account  string `json:"account,omitempty"`
+
 	CancelReason string             `json:"cancel_reason,omitempty"`
+	Items        []SubscriptionItem `json:"items,omitempty"`    // where there are several
+	TrialAt      time.Time          `json:"trial_at,omitzero"`  // the first snapshot that says trialing
+	RanAt        time.Time          `json:"ran_at,omitzero"`    // the first one that says that it runs or has run
 	Invoices     map[string]Invoice `json:"invoices,omitempty"` // what is known of each, by invoice id
 	// Snapshots are the candidates for the newest state: one, or several that one
 	// second brought and that are told apart by what each says came before it.
@@ -163,10 +194,33 @@ type Subscription struct {
 
 // An Invoice is what the events of one invoice add up to.
 type Invoice struct {
-	Attempts      int       `json:"attempts,omitempty"` // the highest seen of failed attempts
-	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
-	FailedAt      time.Time `json:"failed_at,omitzero"` // created of the event that told of it
-	Closed        string    `json:"closed,omitempty"`   // "paid", "void" or "uncollectible": outweighs every failure
+	Created       time.Time         `json:"created,omitzero"`
+	First         bool              `json:"first,omitempty"`    // the one that a subscription begins with
+	Attempts      int               `json:"attempts,omitempty"` // the highest seen of failed attempts
+	NextAttemptAt time.Time         `json:"next_attempt_at,omitzero"`
+	FailedAt      time.Time         `json:"failed_at,omitzero"` // created of the event that told of it
+	Tries         map[int]time.Time `json:"tries,omitempty"`    // when each lower attempt failed, last
+	Closed        string            `json:"closed,omitempty"`   // "paid", "void" or "uncollectible": outweighs every failure
+}
+
+// A SubscriptionItem is one price of a subscription that has several.
+type SubscriptionItem struct {
+	PriceID       string `json:"price_id"`
+	ProductID     string `json:"product_id,omitempty"`
+	Quantity      int64  `json:"quantity"`
+	Amount        *int64 `json:"amount"` // as Subscription.Amount
+	Interval      string `json:"interval,omitempty"`
+	IntervalCount int    `json:"interval_count,omitempty"`
+}
+
+// StripeAccounts is what has been seen of Stripe as a whole. Key: index.stripe.
+type StripeAccounts struct {
+	Worlds    []string  `json:"worlds,omitempty"`    // see package identity; the one that counts first
+	Customers []string  `json:"customers,omitempty"` // those that are not of the own account's live mode, sorted, 500 at most
+	Resettle  []string  `json:"resettle,omitempty"`  // those whose links have to be computed again
+	ForeignAt time.Time `json:"foreign_at,omitzero"` // the last event, to the hour, of another world than the first
+	InvoiceAt time.Time `json:"invoice_at,omitzero"` // the first invoice of a subscription, until there is a snapshot
+	Snapshots bool      `json:"snapshots,omitempty"` // a subscription's snapshot has come
 }
 
 // SMSKind is why a text is sent.
@@ -257,10 +311,12 @@ type Churn struct {
 	CustomerID     string    `json:"customer_id"`
 	Email          string    `json:"email"`
 	PriceID        string    `json:"price_id"`
-	Amount         int64     `json:"amount"` // minor units a period
+	Amount         *int64    `json:"amount"` // as Subscription.Amount
 	Currency       string    `json:"currency"`
 	EndedAt        time.Time `json:"ended_at"`
 	Reason         string    `json:"reason"` // Stripe's cancellation_details.reason, or ""
+	LiveMode       *bool     `json:"livemode,omitempty"`
+	Account        string    `json:"account,omitempty"`
 }
 
 // Severity is how soon a person should look at an incident.
@@ -346,15 +402,18 @@ type Snapshot struct {
 
 // A SubscriptionState is the part of a subscription that Stripe tells whole each time.
 type SubscriptionState struct {
-	Status            string    `json:"status"`
-	PriceID           string    `json:"price_id"`
-	ProductID         string    `json:"product_id"`
-	Amount            int64     `json:"amount"`
-	Currency          string    `json:"currency"`
-	Interval          string    `json:"interval"`
-	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`
-	CurrentPeriodEnd  time.Time `json:"current_period_end,omitzero"`
-	CanceledAt        time.Time `json:"canceled_at,omitzero"`
-	EndedAt           time.Time `json:"ended_at,omitzero"`
-	CancelReason      string    `json:"cancel_reason,omitempty"`
+	Status            string             `json:"status"`
+	PriceID           string             `json:"price_id"`
+	ProductID         string             `json:"product_id"`
+	Amount            *int64             `json:"amount"`
+	Currency          string             `json:"currency"`
+	Interval          string             `json:"interval"`
+	IntervalCount     int                `json:"interval_count,omitempty"`
+	CancelAtPeriodEnd bool               `json:"cancel_at_period_end"`
+	CancelAt          time.Time          `json:"cancel_at,omitzero"`
+	CurrentPeriodEnd  time.Time          `json:"current_period_end,omitzero"`
+	CanceledAt        time.Time          `json:"canceled_at,omitzero"`
+	EndedAt           time.Time          `json:"ended_at,omitzero"`
+	CancelReason      string             `json:"cancel_reason,omitempty"`
+	Items             []SubscriptionItem `json:"items,omitempty"`
 }

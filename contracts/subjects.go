@@ -98,3 +98,28 @@ func PublicSubject(subject string) string {
 	}
 	return subject
 }
+
+// StripeEventTypes are the types to enable at Stripe's webhook endpoint, each once, in
+// the order of a customer's life. Others may be enabled too: they are stored, and nobody
+// handles them.
+func StripeEventTypes() []string {
+	return []string{
+		"customer.created",
+		"customer.updated",
+		"customer.deleted",
+		"checkout.session.completed",
+		"checkout.session.async_payment_succeeded",
+		"checkout.session.async_payment_failed",
+		"customer.subscription.created",
+		"customer.subscription.updated",
+		"customer.subscription.paused",
+		"customer.subscription.resumed",
+		"customer.subscription.trial_will_end",
+		"customer.subscription.deleted",
+		"invoice.paid",
+		"invoice.payment_succeeded",
+		"invoice.payment_failed",
+		"invoice.voided",
+		"invoice.marked_uncollectible",
+	}
+}

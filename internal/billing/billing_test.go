@@ -159,12 +159,16 @@ func TestTheStoryOfTheExamples(t *testing.T) {
 	}
 	for _, key := range []string{cus, contracts.KeySubscription(sub), contracts.KeyChurn(sub), contracts.KeyLead(lead.ID),
 		contracts.KeyContact("33639980102"), contracts.KeySMS(contracts.SMSPaymentFailed, "in_1LpDemo00000000000000002.1")} {
-		if diff := cmp.Diff(get[map[string]any](d, key), get[map[string]any](backwards, key)); diff != "" {
+		forwards, back := get[map[string]any](d, key), get[map[string]any](backwards, key)
+		if strings.HasPrefix(key, "sms.") { // backwards the lead is not there yet
+			delete(forwards, "lead_id")
+		}
+		if diff := cmp.Diff(forwards, back); diff != "" {
 			t.Errorf("%s (-forwards +backwards):\n%s", key, diff)
 		}
 	}
 	churn := get[contracts.Churn](d, contracts.KeyChurn(sub))
-	if churn.Reason != "cancellation_requested" || churn.Amount != 5900 || churn.Email != "camille@example.com" {
+	if churn.Reason != "cancellation_requested" || *churn.Amount != 5900 || churn.Email != "camille@example.com" {
 		t.Errorf("%+v", churn)
 	}
 }
@@ -487,9 +491,9 @@ func TestAccess(t *testing.T) {
 		{"active", 3, suspended}, {"past_due", 3, suspended}, {"past_due", 9, suspended},
 		{"unpaid", 0, suspended}, {"paused", 0, suspended},
 		{"canceled", 0, stopped}, {"canceled", 9, stopped}, {"incomplete_expired", 0, stopped}, {"incomplete", 0, stopped},
-		{"", 0, ""}, {"invented_later", 0, stopped},
+		{"", 0, ""}, {"", 3, suspended}, {"invented_later", 0, stopped},
 	} {
-		if got := testRules.access(tt.status, tt.failed); got != tt.want {
+		if got := testRules.access(contracts.Subscription{Status: tt.status, FailedAttempts: tt.failed}); got != tt.want {
 			t.Errorf("%s with %d failed attempts: %q, want %q", tt.status, tt.failed, got, tt.want)
 		}
 	}
@@ -515,10 +519,13 @@ func TestACustomerIsAsItsSubscriptionsAre(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c, subs := contracts.Customer{Since: at(0)}, map[string]contracts.Subscription{}
+			c, subs := contracts.Customer{PaidAt: at(0)}, map[string]contracts.Subscription{}
 			for i, s := range tt.subs {
 				id := fmt.Sprintf("sub_%d", i)
-				s.Access = testRules.access(s.Status, s.FailedAttempts)
+				s.Access = testRules.access(s)
+				if ran(s.Status) {
+					s.RanAt = at(0)
+				}
 				c.Subscriptions, subs[id] = append(c.Subscriptions, id), s
 			}
 			standing(&c, subs)

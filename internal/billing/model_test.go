@@ -1,7 +1,6 @@
 package billing
 
 import (
-	"cmp"
 	"fmt"
 	"hash/fnv"
 	"reflect"
@@ -15,16 +14,31 @@ import (
 	"leadpipe/internal/sandbox/stripe"
 )
 
-// A history is what Stripe tells of one customer, and what is true of it in the end.
+// A history is what Stripe tells of one customer, and what is true of it in the end, as a
+// person sees it who looks at the customer's page in Stripe's dashboard.
 type history struct {
 	events [][]byte // in the order in which things happened
 	lead   contracts.Lead
+	other  contracts.Lead // the one that client_reference_id may name in error
 
-	customer contracts.Customer                // without Facts, Emails, Phones, Invoices
-	subs     map[string]contracts.Subscription // without Snapshots and Invoices
+	customer contracts.Customer                // the fields that people look at
+	subs     map[string]contracts.Subscription // as above
+	linked   string                            // the lead that the customer was
 	closed   map[string]bool                   // invoice ids
+	first    map[string]bool                   // causes of which no text tells: the customer sits before the form
 	failures map[string]bool                   // causes: "<invoice id>.<attempt count>"
+	texts    map[string]textTruth              // by cause, when everything comes in order
+	guests   []guest
+	reached  bool // at some time failed attempts suspended a subscription
 }
+
+// GoString keeps a failure readable; RAPID prints what it drew.
+func (h history) GoString() string { return fmt.Sprintf("%s, %d events", h.customer.ID, len(h.events)) }
+
+type textTruth struct{ to, body string }
+
+// A guest bought something once, without an account.
+type guest struct{ id, phone string }
 
 // suspendAfter is the rule that the model's truth is told by.
 const suspendAfter = 3
@@ -38,8 +52,9 @@ func drawHistory(t *rapid.T) history {
 	s := &sim{t: t, tag: fmt.Sprintf("h%d", n), now: 1795000000, salt: rapid.Uint32().Draw(t, "salt"), phone: fmt.Sprintf("+336%08d", n)}
 	s.customer.ID = "cus_" + s.tag
 	s.email = s.tag + "@example.com"
-	s.closed, s.failures = map[string]bool{}, map[string]bool{}
+	s.closed, s.failures, s.first, s.texts = map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]textTruth{}
 	s.lead = contracts.Lead{ID: "lead" + s.tag, CreatedAt: time.Unix(s.now, 0).UTC(), Phone: s.phone, FormID: "1"}
+	s.other = contracts.Lead{ID: "cart" + s.tag, CreatedAt: time.Unix(s.now+1, 0).UTC(), FormID: "1", PhoneIssue: "missing"}
 	s.begin()
 	for range rapid.IntRange(2, 14).Draw(t, "steps") {
 		// Half of all things happen within a second of one another.
@@ -66,20 +81,37 @@ type sim struct {
 	// loose are invoices of no subscription.
 	loose []*simInvoice
 
+	// What Stripe's customer object says now; of what it does not say the last form does.
 	phone, email string
-	facts        map[string]contracts.Facted
+	name         string
+	object       bool // the customer object has been told
+	paid         bool
+	refs         []simRef
+	numbers      []string // all that the customer ever had
+	deleted      bool
+}
+
+type simRef struct {
+	id       string
+	metadata bool
 }
 
 type simSub struct {
 	stripe.Subscription
 	asOf     int64
+	toldGood bool // the last snapshot says active or trialing
 	invoices []*simInvoice
 	seen     []stripe.Subscription // states within the current second
+	tried    bool                  // it had a trial
+	ran      bool
 }
 
 type simInvoice struct {
 	id, reason, status string
+	created            int64
+	phone, email, name string // frozen when it was finalized
 	failed             int
+	at                 []int64 // when each attempt failed, last
 	next               time.Time
 	amount             int64
 }
@@ -92,7 +124,7 @@ type action struct {
 func (s *sim) chance(label string) bool { return rapid.Bool().Draw(s.t, label) }
 
 func (s *sim) version() stripe.Version {
-	return rapid.SampledFrom([]stripe.Version{stripe.V20231016, stripe.Endive}).Draw(s.t, "version")
+	return rapid.SampledFrom(stripe.Versions()).Draw(s.t, "version")
 }
 
 func (s *sim) id(kind string) string {
@@ -101,42 +133,66 @@ func (s *sim) id(kind string) string {
 }
 
 // emit adds an event. Its id says nothing about its place.
-func (s *sim) emit(eventType string, v stripe.Version, object any, previous map[string]any) contracts.Facted {
+func (s *sim) emit(eventType string, v stripe.Version, object any, previous map[string]any) {
 	s.count++
 	h := fnv.New32a()
 	fmt.Fprint(h, s.salt, s.count)
 	e := stripe.Event{ID: fmt.Sprintf("evt_%s_%08x%d", s.tag, h.Sum32(), s.count), Type: eventType, Version: v,
-		Created: time.Unix(s.now, 0), Object: object, Previous: previous}
+		Created: time.Unix(s.now, 0), Object: object, Previous: previous, Live: true}
 	s.events = append(s.events, e.JSON())
-	return contracts.Facted{At: time.Unix(s.now, 0).UTC(), Event: e.ID}
 }
 
-// pays notes that an event shows a payment or a running subscription.
+// pays notes that a payment is to be seen.
 func (s *sim) pays() {
+	s.paid = true
+	s.begins()
+}
+
+// begins notes that the customer is one from now on.
+func (s *sim) begins() {
 	if s.customer.Since.IsZero() {
 		s.customer.Since = time.Unix(s.now, 0).UTC()
 	}
 }
 
-// tells notes what an event says of the customer.
-func (s *sim) tells(from contracts.Facted, fact, value string, into *string, sign int) {
-	if value == "" {
-		return
+// name notes that an event names a lead.
+func (s *sim) names(id string, metadata bool) {
+	if id != "" {
+		s.refs = append(s.refs, simRef{id, metadata})
 	}
-	if s.facts == nil {
-		s.facts = map[string]contracts.Facted{}
+}
+
+// has notes what Stripe now says of the customer.
+func (s *sim) has(phone, email, name string) {
+	if phone != "" {
+		s.customer.Phone = phone
+		s.numbers = append(s.numbers, phone)
 	}
-	held, ok := s.facts[fact]
-	if !ok || sign*cmp.Or(from.At.Compare(held.At), cmp.Compare(from.Event, held.Event)) > 0 {
-		*into, s.facts[fact] = value, from
+	if email != "" {
+		s.customer.Email = email
+	}
+	if name != "" {
+		s.customer.Name = name
 	}
 }
 
 func (s *sim) begin() {
-	if s.chance("subscribes") {
-		s.subscribe()
-	} else {
+	s.name = "Camille Martin"
+	switch rapid.IntRange(0, 3).Draw(s.t, "how") {
+	case 0:
 		s.checkout("")
+	case 1: // by API: the customer object first
+		c := stripe.Customer{ID: s.customer.ID, Email: s.email, Name: s.name, Phone: s.phone, Created: time.Unix(s.now, 0)}
+		if s.chance("named") {
+			c.Metadata = map[string]string{"lead_id": s.lead.ID}
+			s.names(s.lead.ID, true)
+		}
+		s.object = true
+		s.emit("customer.created", s.version(), c.Render(), nil)
+		s.has(c.Phone, c.Email, c.Name)
+		s.subscribe()
+	default:
+		s.subscribe()
 	}
 }
 
@@ -148,9 +204,21 @@ func (s *sim) subscribe() {
 		sub.Metadata = map[string]string{"leadgen_id": s.lead.ID}
 	}
 	s.all = append(s.all, sub)
-	sub.Status = rapid.SampledFrom([]string{"active", "trialing", "incomplete"}).Draw(s.t, "status")
+	sub.Status = rapid.SampledFrom([]string{"active", "trialing", "incomplete", "debit"}).Draw(s.t, "status")
+	debit := sub.Status == "debit" // a SEPA debit is on its way: active until it comes back
+	if debit {
+		sub.Status = "active"
+	}
 	s.told(sub, "customer.subscription.created", nil)
-	if sub.Status == "incomplete" {
+	switch {
+	case debit:
+		i := s.newInvoice("subscription_create")
+		sub.invoices = append(sub.invoices, i)
+		if s.chance("the debit goes through") {
+			s.now += 5 * 86400
+			s.pay(sub, i)
+		}
+	case sub.Status == "incomplete":
 		sub.invoices = append(sub.invoices, s.newInvoice("subscription_create"))
 		if s.chance("pays at once") {
 			s.pay(sub, sub.invoices[0])
@@ -162,26 +230,32 @@ func (s *sim) subscribe() {
 }
 
 func (s *sim) checkout(sub string) {
-	c := stripe.Checkout{ID: s.id("cs"), Customer: s.customer.ID, Subscription: sub, Email: s.email, Name: "Camille Martin", Phone: s.phone,
+	s.now++ // a person takes a second
+	c := stripe.Checkout{ID: s.id("cs"), Customer: s.customer.ID, Subscription: sub, Email: s.email, Name: s.name, Phone: s.phone,
 		Amount: 2900, Currency: "eur", Created: time.Unix(s.now, 0)}
 	if s.chance("reference") {
-		c.ClientReferenceID = rapid.SampledFrom([]string{s.lead.ID, "other" + s.tag}).Draw(s.t, "whose")
+		c.ClientReferenceID = rapid.SampledFrom([]string{s.lead.ID, s.other.ID, "cart" + s.tag + "77"}).Draw(s.t, "whose")
+	}
+	if s.chance("metadata") {
+		c.Metadata = map[string]string{"lead_id": rapid.SampledFrom([]string{s.lead.ID, "nobody" + s.tag}).Draw(s.t, "named")}
 	}
 	c.PaymentStatus = rapid.SampledFrom([]string{"paid", "unpaid", "no_payment_required"}).Draw(s.t, "payment")
 	tell := func(eventType string) {
-		from := s.emit(eventType, s.version(), c.Render(), nil)
-		s.tells(from, "email", c.Email, &s.customer.Email, 1)
-		s.tells(from, "phone", c.Phone, &s.customer.Phone, 1)
-		s.tells(from, "name", c.Name, &s.customer.Name, 1)
-		s.tells(from, "lead_ref", c.ClientReferenceID, &s.customer.LeadRef, -1)
+		s.emit(eventType, s.version(), c.Render(), nil)
+		if !s.object { // else the form was filled with what Stripe knows
+			s.has(c.Phone, c.Email, c.Name)
+		}
+		s.names(c.Metadata["lead_id"], true)
+		s.names(c.ClientReferenceID, false)
 	}
 	if sub != "" && c.PaymentStatus == "paid" {
-		c.PaymentStatus = "no_payment_required" // the model's invoices are paid on their own
+		c.PaymentStatus = "unpaid" // the model's invoices are paid on their own
 	}
 	tell("checkout.session.completed")
 	switch {
 	case c.PaymentStatus != "unpaid":
 		s.pays()
+	case sub != "":
 	case s.chance("comes through"):
 		c.PaymentStatus = "paid"
 		s.now += rapid.SampledFrom([]int64{0, 86400}).Draw(s.t, "later")
@@ -192,15 +266,53 @@ func (s *sim) checkout(sub string) {
 	}
 }
 
+// buysAsGuest lets somebody buy once, for whom Stripe makes no customer.
+func (s *sim) buysAsGuest() {
+	g := guest{id: s.id("cs"), phone: fmt.Sprintf("+337%08d", histories.Load()*10+int64(len(s.guests)))}
+	c := stripe.Checkout{ID: g.id, Email: s.id("guest") + "@example.com", Name: "Dominique Petit", Phone: g.phone, Amount: 900, Currency: "eur",
+		PaymentStatus: "paid", Created: time.Unix(s.now, 0)}
+	s.guests = append(s.guests, g)
+	s.emit("checkout.session.completed", s.version(), c.Render(), nil)
+}
+
+// moves changes the customer object, as the customer does in the portal.
+func (s *sim) moves() {
+	s.now++ // a person takes a second
+	was := stripe.Customer{ID: s.customer.ID, Email: s.email, Name: s.name, Phone: s.phone}
+	now, previous := was, map[string]any{}
+	switch rapid.IntRange(0, 2).Draw(s.t, "what") {
+	case 0:
+		s.email = "new" + s.email
+		now.Email, previous["email"] = s.email, null(was.Email)
+	case 1:
+		s.phone = fmt.Sprintf("+336%08d", 50_000_000+histories.Load()*100+int64(len(s.numbers)))
+		now.Phone, previous["phone"] = s.phone, null(was.Phone)
+	case 2:
+		s.phone = ""
+		now.Phone, previous["phone"] = "", null(was.Phone)
+		s.customer.Phone = ""
+	}
+	s.object = true
+	s.emit("customer.updated", s.version(), now.Render(), previous)
+	s.has(now.Phone, now.Email, now.Name)
+}
+
+func null(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
 // told emits a subscription as it is.
 func (s *sim) told(sub *simSub, eventType string, previous map[string]any, version ...stripe.Version) {
 	v := append(version, s.version())[0]
-	from := s.emit(eventType, v, sub.Render(v), previous)
-	s.tells(from, "lead_ref", sub.Metadata["leadgen_id"], &s.customer.LeadRef, -1)
+	s.emit(eventType, v, sub.Render(v), previous)
+	s.names(sub.Metadata["leadgen_id"], true)
 	sub.asOf = s.now
-	if sub.Status != "incomplete" && sub.Status != "incomplete_expired" {
-		s.pays()
-	}
+	sub.toldGood = sub.Status == "active" || sub.Status == "trialing"
+	sub.tried = sub.tried || sub.Status == "trialing"
+	sub.ran = sub.ran || sub.Status != "incomplete" && sub.Status != "incomplete_expired"
 }
 
 // change changes a subscription and emits the update. A state does not come back
@@ -230,33 +342,68 @@ func (s *sim) change(sub *simSub, with func()) {
 	s.told(sub, "customer.subscription.updated", previous, v)
 }
 
+// newInvoice makes and finalizes an invoice: what it says of the customer stays so.
 func (s *sim) newInvoice(reason string) *simInvoice {
-	return &simInvoice{id: s.id("in"), reason: reason, status: "open", amount: 2900}
+	s.now++ // Stripe makes an invoice a second at most of one subscription
+	return &simInvoice{id: s.id("in"), reason: reason, status: "open", amount: 2900, created: s.now, phone: s.phone, email: s.email, name: s.name}
 }
 
 func (s *sim) bill(eventType string, sub *simSub, i *simInvoice, attempts int) {
-	r := stripe.Invoice{ID: i.id, Customer: s.customer.ID, Email: s.email, Name: "Camille Martin", Phone: s.phone, BillingReason: i.reason,
-		Status: i.status, Currency: "eur", AmountDue: i.amount, AttemptCount: attempts, NextAttempt: i.next, Created: time.Unix(s.now, 0)}
+	r := stripe.Invoice{ID: i.id, Customer: s.customer.ID, Email: i.email, Name: i.name, Phone: i.phone, BillingReason: i.reason,
+		Status: i.status, Currency: "eur", AmountDue: i.amount, AttemptCount: attempts, NextAttempt: i.next, Created: time.Unix(i.created, 0),
+		HostedURL: "https://invoice.example.com/i/" + i.id}
 	if sub != nil {
 		r.Subscription, r.SubscriptionMetadata = sub.ID, sub.Metadata
 	}
-	from := s.emit(eventType, s.version(), r.Render(s.version()), nil)
-	s.tells(from, "email", r.Email, &s.customer.Email, 1)
-	s.tells(from, "phone", r.Phone, &s.customer.Phone, 1)
-	s.tells(from, "name", r.Name, &s.customer.Name, 1)
-	s.tells(from, "lead_ref", r.SubscriptionMetadata["leadgen_id"], &s.customer.LeadRef, -1)
+	s.emit(eventType, s.version(), r.Render(s.version()), nil)
+	if !s.object { // nothing better is known than what the newest invoice says
+		s.latestInvoice(i)
+	}
+	s.names(r.SubscriptionMetadata["leadgen_id"], true)
+	s.numbers = append(s.numbers, i.phone)
 }
+
+// latestInvoice: without a customer object, the model's addresses do not change, so that
+// any invoice says the same.
+func (s *sim) latestInvoice(i *simInvoice) { s.has(i.phone, i.email, i.name) }
 
 func (s *sim) fail(sub *simSub, i *simInvoice, attempts int) {
 	if attempts == i.failed {
 		s.now++ // retried by hand, which takes a second at least
+		i.at[attempts-1] = s.now
+	} else {
+		i.at = append(i.at, s.now)
 	}
+	told := attempts > i.failed // by hand, the same attempt count is not told again
 	i.failed, i.next = attempts, time.Time{}
 	if s.chance("again later") {
 		i.next = time.Unix(s.now+259200, 0)
 	}
-	s.failures[fmt.Sprintf("%s.%d", i.id, attempts)] = true
+	cause := fmt.Sprintf("%s.%d", i.id, attempts)
+	s.failures[cause] = true
 	s.bill("invoice.payment_failed", sub, i, attempts)
+	if sub != nil && sub.Status != "incomplete" && !terminal(sub.Status) {
+		n, _ := sub.arrears()
+		s.reached = s.reached || n >= suspendAfter
+	}
+	if i.reason == "subscription_create" && s.now-i.created < 3600 {
+		s.first[cause] = told || s.first[cause]
+	} else if told {
+		s.text(i, cause)
+	}
+}
+
+// text is what the customer should get, as far as it can be reached.
+func (s *sim) text(i *simInvoice, cause string) {
+	to := s.customer.Phone
+	if to == "" && s.linkedTo() == s.lead.ID && !slices.Contains(s.numbers, s.lead.Phone) {
+		to = s.lead.Phone
+	}
+	if to == "" {
+		return
+	}
+	s.texts[cause] = textTruth{to: to, body: "Bonjour, votre paiement de 29,00 € n'a pas abouti. " +
+		"Vous pouvez le régler ici : https://invoice.example.com/i/" + i.id + " Répondez STOP pour ne plus recevoir de SMS."}
 }
 
 func (s *sim) pay(sub *simSub, i *simInvoice) {
@@ -265,14 +412,18 @@ func (s *sim) pay(sub *simSub, i *simInvoice) {
 	s.bill("invoice.paid", sub, i, i.failed+1)
 	s.bill("invoice.payment_succeeded", sub, i, i.failed+1)
 	s.pays()
-	if sub != nil && slices.Contains([]string{"incomplete", "past_due", "unpaid"}, sub.Status) {
+	// The status follows the latest invoice; paying an older one leaves it.
+	if sub != nil && i == sub.invoices[len(sub.invoices)-1] && slices.Contains([]string{"incomplete", "past_due", "unpaid"}, sub.Status) {
 		s.change(sub, func() { sub.Status = "active" })
 	}
 }
 
 // possible lists what may happen next.
 func (s *sim) possible() []action {
-	a := []action{{"moves house", func() { s.email = "new" + s.email }}}
+	a := []action{{"moves house", s.moves}, {"a guest buys", s.buysAsGuest}}
+	if s.deleted {
+		return a[1:]
+	}
 	if len(s.all) < 2 {
 		a = append(a, action{"subscribes", s.subscribe})
 	}
@@ -281,6 +432,15 @@ func (s *sim) possible() []action {
 	open := func(sub *simSub, i *simInvoice) {
 		a = append(a,
 			action{"payment fails", func() { s.fail(sub, i, i.failed+1) }},
+			action{"fails until suspended", func() {
+				for range suspendAfter {
+					s.now += rapid.SampledFrom([]int64{1, 86400}).Draw(s.t, "retry")
+					s.fail(sub, i, i.failed+1)
+				}
+				if sub != nil && sub.Status == "active" {
+					s.change(sub, func() { sub.Status = "past_due" })
+				}
+			}},
 			action{"payment comes", func() { s.pay(sub, i) }},
 			action{"is voided", func() { i.status = "void"; s.closed[i.id] = true; s.bill("invoice.voided", sub, i, i.failed) }},
 			action{"is given up", func() {
@@ -303,6 +463,7 @@ func (s *sim) possible() []action {
 	for _, i := range s.loose {
 		owed(nil, i)
 	}
+	ended := true
 	for _, sub := range s.all {
 		for _, i := range sub.invoices {
 			owed(sub, i) // also after the subscription's end
@@ -310,6 +471,7 @@ func (s *sim) possible() []action {
 		if terminal(sub.Status) {
 			continue
 		}
+		ended = false
 		end := func(reason string) {
 			if s.chance("straggler") { // told before the end, and dated after it
 				s.now++
@@ -362,7 +524,29 @@ func (s *sim) possible() []action {
 		a = append(a,
 			action{"renews", func() { renew(false) }},
 			action{"renewal fails", func() { renew(true) }},
+			action{"months of renewals that fail once", func() {
+				for range suspendAfter {
+					s.now += 30 * 86400
+					renew(true)
+				}
+			}},
+			action{"a renewal that fails until suspended", func() {
+				renew(true)
+				for range suspendAfter - 1 {
+					s.now += 86400
+					i := sub.invoices[len(sub.invoices)-1]
+					s.fail(sub, i, i.failed+1)
+				}
+			}},
 			action{"changes plan", func() { s.change(sub, func() { sub.Price, sub.Amount = s.id("price"), sub.Amount+1000 }) }},
+			action{"cancels, or not, in the portal", func() {
+				s.change(sub, func() {
+					sub.CancelAt, sub.CanceledAt, sub.CancelReason = time.Time{}, time.Time{}, ""
+					if s.chance("cancels") {
+						sub.CancelAt, sub.CanceledAt, sub.CancelReason = sub.PeriodEnd, time.Unix(s.now, 0), "cancellation_requested"
+					}
+				})
+			}},
 			action{"cancels, or not, at the period's end", func() {
 				s.change(sub, func() {
 					sub.CancelAtPeriodEnd = !sub.CancelAtPeriodEnd
@@ -374,7 +558,70 @@ func (s *sim) possible() []action {
 			}},
 			action{"ends", func() { end("cancellation_requested") }})
 	}
+	if ended {
+		a = append(a, action{"is deleted", func() {
+			s.deleted = true
+			c := stripe.Customer{ID: s.customer.ID, Email: s.email, Name: s.name, Phone: s.phone}
+			s.emit("customer.deleted", s.version(), c.Render(), nil)
+		}})
+	}
 	return a
+}
+
+// linkedTo is the lead that the customer was, of the two there are: metadata before a
+// reference, whichever came first; else by its phone.
+func (s *sim) linkedTo() string {
+	for _, metadata := range []bool{true, false} {
+		for _, r := range s.refs {
+			if r.metadata == metadata && (r.id == s.lead.ID || r.id == s.other.ID) {
+				return r.id
+			}
+		}
+	}
+	if slices.Contains(s.numbers, s.lead.Phone) {
+		return s.lead.ID
+	}
+	return ""
+}
+
+// arrears counts what a person would hold against the customer: attempts that failed on
+// what is still owed and was billed after the last bill that was paid, unless Stripe has
+// said since that all is well.
+func (m *simSub) arrears() (attempts int, next time.Time) {
+	paid, last := int64(-1), int64(-1)
+	for _, i := range m.invoices {
+		if i.status == "paid" {
+			paid = max(paid, i.created)
+		}
+	}
+	for _, i := range m.invoices {
+		if i.status != "open" || i.created <= paid {
+			continue
+		}
+		for n, at := range i.at {
+			if m.toldGood && at < m.asOf {
+				continue
+			}
+			attempts++
+			if n == len(i.at)-1 && at > last {
+				last, next = at, utc(i.next)
+			}
+		}
+	}
+	return attempts, next
+}
+
+// never says whether a subscription only seemed to run: its first bill was given up, and
+// none was ever paid.
+func (m *simSub) never() bool {
+	gaveUp := false
+	for _, i := range m.invoices {
+		if i.status == "paid" {
+			return false
+		}
+		gaveUp = gaveUp || i.reason == "subscription_create" && i.status != "open"
+	}
+	return gaveUp && !m.tried
 }
 
 // end tells what is true by now.
@@ -382,18 +629,17 @@ func (s *sim) end() history {
 	s.subs = map[string]contracts.Subscription{}
 	c := &s.customer
 	rank := map[contracts.CustomerStatus]int{"": 0, contracts.CustomerClient: 1, contracts.CustomerPastDue: 2, contracts.CustomerSuspended: 3}
-	runs, ran := false, false
+	runs, ran, client := false, false, s.paid
 	for _, m := range s.all {
 		sub := contracts.Subscription{ID: m.ID, CustomerID: c.ID, Status: m.Status, PriceID: m.Price, ProductID: m.Product,
-			Amount: m.Amount * m.Quantity, Currency: "eur", Interval: "month", CancelAtPeriodEnd: m.CancelAtPeriodEnd,
-			CurrentPeriodEnd: m.PeriodEnd.UTC(), AsOf: time.Unix(m.asOf, 0).UTC(), CanceledAt: utc(m.CanceledAt), EndedAt: utc(m.EndedAt),
-			CancelReason: m.CancelReason}
-		slices.SortFunc(m.invoices, func(a, b *simInvoice) int { return cmp.Compare(a.id, b.id) })
-		for _, i := range m.invoices {
-			if i.status == "open" && i.failed > sub.FailedAttempts {
-				sub.FailedAttempts, sub.NextAttemptAt = i.failed, utc(i.next)
-			}
+			Amount: new(m.Amount * m.Quantity), Currency: "eur", Interval: "month", IntervalCount: 1,
+			CancelAtPeriodEnd: m.CancelAtPeriodEnd || !m.CancelAt.IsZero(),
+			CurrentPeriodEnd:  m.PeriodEnd.UTC(), AsOf: time.Unix(m.asOf, 0).UTC(), CanceledAt: utc(m.CanceledAt), EndedAt: utc(m.EndedAt),
+			CancelAt: utc(m.CancelAt), CancelReason: m.CancelReason}
+		if m.CancelAtPeriodEnd {
+			sub.CancelAt = m.PeriodEnd.UTC()
 		}
+		sub.FailedAttempts, sub.NextAttemptAt = m.arrears()
 		status := contracts.CustomerStatus("")
 		switch m.Status {
 		case "active", "trialing", "past_due":
@@ -409,7 +655,8 @@ func (s *sim) end() history {
 		default:
 			sub.Access = contracts.AccessStopped
 		}
-		ran = ran || m.Status == "canceled"
+		client = client || m.ran && !m.never()
+		ran = ran || m.Status == "canceled" && !m.never()
 		runs = runs || status != ""
 		if rank[status] > rank[c.Status] {
 			c.Status = status
@@ -422,12 +669,15 @@ func (s *sim) end() history {
 	}
 	slices.Sort(c.Subscriptions)
 	switch {
-	case c.Since.IsZero():
-	case !runs && ran:
+	case !client:
+		c.Status, c.Access = "", ""
+	case !runs && (ran || s.deleted):
 		c.Status, c.Access = contracts.CustomerChurned, contracts.AccessStopped
 	case !runs:
 		c.Status, c.Access = contracts.CustomerClient, contracts.AccessActive
 	}
+	c.Since = time.Time{}
+	s.linked = s.linkedTo()
 	return s.history
 }
 

@@ -1,6 +1,9 @@
 // Package identity knows who belongs together: which leads and which customers are
 // one person. A customer is linked to a lead by the lead's id where Stripe's events
-// name it, else by phone, else by e-mail.
+// name it (metadata before client_reference_id, which is often a cart's number), else by
+// phone, else by e-mail; always to a lead that exists. Of a lead's several customers the
+// one that has not left gives it its status. Test data and other accounts' are kept
+// apart (world.go).
 //
 // Leads come from Meta and customers from Stripe, in any order. So the links are
 // never steps but functions of what is stored: whoever changes a lead or a customer
@@ -10,6 +13,8 @@
 package identity
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -45,29 +50,40 @@ func SetLead(tx *state.Tx, lead contracts.Lead) error {
 			return err
 		}
 	}
-	if err := settle(tx, lead); err != nil {
+	// The lead is there first, so that its customers' links can be computed, and then its own.
+	if err := tx.Put(key, lead); err != nil {
 		return err
 	}
-	known, err := customersOf(tx, lead)
+	left := map[string]bool{} // leads that lose a customer to this one
+	customers, err := listed(tx, lead)
 	if err != nil {
 		return err
 	}
-	for _, k := range known {
-		leads, err := leadsOf(tx, k.Customer, "")
+	for _, c := range customers {
+		leads, err := leadsOf(tx, c)
 		if err != nil {
 			return err
 		}
-		k.LeadID = leadID(k.Customer, leads)
-		if err := tx.Put(contracts.KeyCustomer(k.ID), k.Customer); err != nil {
+		id := leadID(c, leads)
+		if id == c.LeadID {
+			continue
+		}
+		left[c.LeadID] = true
+		c.LeadID = id
+		if err := tx.Put(contracts.KeyCustomer(c.ID), c); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := settle(tx, lead); err != nil {
+		return err
+	}
+	delete(left, lead.ID)
+	return settleAll(tx, slices.Sorted(maps.Keys(left)))
 }
 
 // SetCustomer stores a customer and all that follows from it: its lead_id, its
 // contacts and indexes, and the customer and the status of every lead that it may
-// belong to. It is known under c.Emails, c.Phones (E.164) and c.LeadRef. A customer
+// belong to. It is known under c.Emails, c.Phones (E.164) and c.Refs. A customer
 // whose Since is zero is no client yet and changes no lead's status. An error is
 // that of the transaction, to be returned as it is.
 func SetCustomer(tx *state.Tx, c contracts.Customer) error {
@@ -92,7 +108,7 @@ func SetCustomer(tx *state.Tx, c contracts.Customer) error {
 			return err
 		}
 	}
-	leads, err := leadsOf(tx, c, stored.LeadRef)
+	leads, err := leadsOf(tx, c)
 	if err != nil {
 		return err
 	}
@@ -100,15 +116,44 @@ func SetCustomer(tx *state.Tx, c contracts.Customer) error {
 	if err := tx.Put(key, c); err != nil {
 		return err
 	}
-	var keys []string
+	touched := map[string]bool{}
 	for _, l := range leads {
-		keys = append(keys, keysOfLead(l.Lead)...)
+		touched[l.ID] = true
 	}
-	if err := tx.Need(keys...); err != nil {
+	// What it was known under before, in another world, it is no more.
+	was, err := leadsOf(tx, stored)
+	if err != nil {
+		return err
+	}
+	for _, l := range was {
+		touched[l.ID] = true
+	}
+	return settleAll(tx, slices.Sorted(maps.Keys(touched)))
+}
+
+// settleAll computes the customer and the status of leads, of those that exist.
+func settleAll(tx *state.Tx, ids []string) error {
+	ids = slices.DeleteFunc(ids, func(id string) bool { return id == "" })
+	if err := tx.Need(keys(contracts.KeyLead, [][]string{ids})...); err != nil {
+		return err
+	}
+	var leads []contracts.Lead
+	var need []string
+	for _, id := range ids {
+		l, ok, err := state.Get[contracts.Lead](tx, contracts.KeyLead(id))
+		if err != nil {
+			return err
+		}
+		if ok {
+			leads = append(leads, l)
+			need = append(need, keysOfLead(l)...)
+		}
+	}
+	if err := tx.Need(need...); err != nil {
 		return err
 	}
 	for _, l := range leads {
-		if err := settle(tx, l.Lead); err != nil {
+		if err := settle(tx, l); err != nil {
 			return err
 		}
 	}
@@ -132,47 +177,44 @@ type knownCustomer struct {
 	by int
 }
 
-// leadID picks a customer's lead: the one that Stripe's events name, else the
-// earliest known by phone, else the earliest by e-mail. A name without its lead,
-// which may come later or never, only counts where nobody else is known.
+// leadID picks a customer's lead among those that exist: the first that Stripe's events
+// name, else the earliest known by phone, else the earliest by e-mail; "" without any.
 func leadID(c contracts.Customer, leads []knownLead) string {
-	leads = slices.DeleteFunc(slices.Clone(leads), func(l knownLead) bool { return l.by == byID && l.ID != c.LeadRef })
 	if len(leads) == 0 {
-		return c.LeadRef
+		return ""
+	}
+	place := func(l knownLead) int {
+		return slices.IndexFunc(refs(c), func(r contracts.LeadRef) bool { return r.ID == l.ID })
 	}
 	return slices.MinFunc(leads, func(a, b knownLead) int {
-		if a.by != b.by {
+		switch {
+		case a.by != b.by:
 			return a.by - b.by
+		case a.by == byID:
+			return place(a) - place(b)
 		}
-		if d := a.CreatedAt.Compare(b.CreatedAt); d != 0 {
-			return d
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
 	}).ID
 }
 
-// settle computes a lead's customer and status, and stores it. A customer that names
-// the lead outweighs all others. Among those known by phone and by e-mail one that
-// has not churned comes first, since a person may come back as a new customer.
+// settle computes a lead's customer and status, and stores it. A customer that has not
+// left comes before one that has, since a person may come back as a new customer; then
+// the surest link counts.
 func settle(tx *state.Tx, lead contracts.Lead) error {
 	known, err := customersOf(tx, lead)
 	if err != nil {
 		return err
 	}
 	known = slices.DeleteFunc(known, func(k knownCustomer) bool { return k.Since.IsZero() })
+	if known, err = counting(tx, known); err != nil {
+		return err
+	}
 	lead.CustomerID, lead.CustomerStatus = "", ""
 	if len(known) > 0 {
 		best := slices.MinFunc(known, func(a, b knownCustomer) int {
-			if named := truth(b.by == byID) - truth(a.by == byID); named != 0 {
-				return named
-			}
-			if gone := truth(a.Status == contracts.CustomerChurned) - truth(b.Status == contracts.CustomerChurned); gone != 0 {
-				return gone
-			}
-			if a.by != b.by {
-				return a.by - b.by
-			}
-			return strings.Compare(a.ID, b.ID)
+			return cmp.Or(
+				truth(a.Status == contracts.CustomerChurned)-truth(b.Status == contracts.CustomerChurned),
+				a.by-b.by, strings.Compare(a.ID, b.ID))
 		})
 		lead.CustomerID, lead.CustomerStatus = best.ID, best.Status
 	}
@@ -187,9 +229,8 @@ func settle(tx *state.Tx, lead contracts.Lead) error {
 	return tx.Put(contracts.KeyLead(lead.ID), lead)
 }
 
-// customersOf gives the customers that a lead may belong to, each once, with the
-// surest way in which it is known.
-func customersOf(tx *state.Tx, lead contracts.Lead) ([]knownCustomer, error) {
+// listed gives the customers that are listed under a lead's id, phone and e-mail.
+func listed(tx *state.Tx, lead contracts.Lead) ([]contracts.Customer, error) {
 	if err := tx.Need(keysOfLead(lead)...); err != nil {
 		return nil, err
 	}
@@ -197,54 +238,71 @@ func customersOf(tx *state.Tx, lead contracts.Lead) ([]knownCustomer, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := [][]string{byID: named.Customers, byPhone: nil, byEmail: nil}
+	ids := slices.Clone(named.Customers)
 	if p := phoneOf(lead); p != "" {
 		contact, _, err := state.Get[contracts.Contact](tx, contracts.KeyContact(digits(p)))
 		if err != nil {
 			return nil, err
 		}
-		ids[byPhone] = contact.Customers
+		ids = append(ids, contact.Customers...)
 	}
 	if k := contracts.KeyEmailIndex(lead.Email); k != "" {
 		x, _, err := state.Get[contracts.Index](tx, k)
 		if err != nil {
 			return nil, err
 		}
-		ids[byEmail] = x.Customers
+		ids = append(ids, x.Customers...)
 	}
-	if err := tx.Need(keys(contracts.KeyCustomer, ids)...); err != nil {
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if err := tx.Need(keys(contracts.KeyCustomer, [][]string{ids})...); err != nil {
+		return nil, err
+	}
+	var all []contracts.Customer
+	for _, id := range ids {
+		c, ok, err := state.Get[contracts.Customer](tx, contracts.KeyCustomer(id))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// customersOf gives the customers that a lead may belong to, with the surest way in
+// which each is known. A list may name one that is known otherwise by now.
+func customersOf(tx *state.Tx, lead contracts.Lead) ([]knownCustomer, error) {
+	all, err := listed(tx, lead)
+	if err != nil {
 		return nil, err
 	}
 	var known []knownCustomer
-	seen := map[string]bool{}
-	for by, list := range ids {
-		for _, id := range list {
-			if seen[id] {
-				continue
-			}
-			c, ok, err := state.Get[contracts.Customer](tx, contracts.KeyCustomer(id))
-			if err != nil {
-				return nil, err
-			}
-			// A customer may have named another lead since, but still share the phone.
-			if ok && (by != byID || c.LeadRef == lead.ID) {
-				seen[id] = true
-				known = append(known, knownCustomer{c, by})
-			}
+	for _, c := range all {
+		switch p := phoneOf(lead); {
+		case c.LeadID == lead.ID && slices.ContainsFunc(refs(c), func(r contracts.LeadRef) bool { return r.ID == lead.ID }):
+			known = append(known, knownCustomer{c, byID})
+		case p != "" && slices.Contains(c.Phones, p):
+			known = append(known, knownCustomer{c, byPhone})
+		case lead.Email != "" && slices.ContainsFunc(c.Emails, func(e string) bool {
+			return contracts.KeyEmailIndex(e) == contracts.KeyEmailIndex(lead.Email)
+		}):
+			known = append(known, knownCustomer{c, byEmail})
 		}
 	}
 	return known, nil
 }
 
 // leadsOf gives the leads that a customer may belong to, each once, with the surest
-// way in which it is known, and the lead that it named before.
-func leadsOf(tx *state.Tx, c contracts.Customer, before string) ([]knownLead, error) {
+// way in which it is known.
+func leadsOf(tx *state.Tx, c contracts.Customer) ([]knownLead, error) {
 	if err := tx.Need(keysOfCustomer(c)...); err != nil {
 		return nil, err
 	}
 	ids := [][]string{byID: nil, byPhone: nil, byEmail: nil}
-	if c.LeadRef != "" {
-		ids[byID] = append(ids[byID], c.LeadRef)
+	for _, r := range refs(c) {
+		ids[byID] = append(ids[byID], r.ID)
 	}
 	for _, p := range c.Phones {
 		contact, _, err := state.Get[contracts.Contact](tx, contracts.KeyContact(digits(p)))
@@ -259,9 +317,6 @@ func leadsOf(tx *state.Tx, c contracts.Customer, before string) ([]knownLead, er
 			return nil, err
 		}
 		ids[byEmail] = append(ids[byEmail], x.Leads...)
-	}
-	if before != "" { // last: it counts as named only if nothing else links it
-		ids = append(ids, []string{before})
 	}
 	if err := tx.Need(keys(contracts.KeyLead, ids)...); err != nil {
 		return nil, err
@@ -279,11 +334,20 @@ func leadsOf(tx *state.Tx, c contracts.Customer, before string) ([]knownLead, er
 				return nil, err
 			}
 			if ok {
-				known = append(known, knownLead{l, by % (byEmail + 1)})
+				known = append(known, knownLead{l, by})
 			}
 		}
 	}
 	return known, nil
+}
+
+// refs are the lead ids that a customer's events named. A record of the former release
+// has but one, of which it does not say where it stood.
+func refs(c contracts.Customer) []contracts.LeadRef {
+	if len(c.Refs) == 0 && c.LeadRef != "" {
+		return []contracts.LeadRef{{ID: c.LeadRef, Kind: "reference"}}
+	}
+	return c.Refs
 }
 
 // enter changes a phone's contact.
@@ -323,8 +387,8 @@ func keysOfLead(lead contracts.Lead) []string {
 // keysOfCustomer names where a customer is listed.
 func keysOfCustomer(c contracts.Customer) []string {
 	var keys []string
-	if c.LeadRef != "" {
-		keys = append(keys, contracts.KeyLeadIndex(c.LeadRef))
+	for _, r := range refs(c) {
+		keys = append(keys, contracts.KeyLeadIndex(r.ID))
 	}
 	for _, p := range c.Phones {
 		keys = append(keys, contracts.KeyContact(digits(p)))

@@ -46,6 +46,14 @@ func update(tb rapid.TB, s *state.Store, decide func(*state.Tx) error) {
 
 func day(n int) time.Time { return time.Date(2026, 11, n, 9, 0, 0, 0, time.UTC) }
 
+// named is a lead id that stood in an object's metadata, or as client_reference_id.
+func named(kind string, ids ...string) (refs []contracts.LeadRef) {
+	for _, id := range ids {
+		refs = append(refs, contracts.LeadRef{ID: id, Kind: kind, At: day(1), Event: "evt_1"})
+	}
+	return refs
+}
+
 // merge stores a customer as billing does: what is known of it only grows.
 func merge(tx *state.Tx, add contracts.Customer) error {
 	c, _, err := state.Get[contracts.Customer](tx, contracts.KeyCustomer(add.ID))
@@ -59,7 +67,16 @@ func grown(c, add contracts.Customer) contracts.Customer {
 	c.ID = add.ID
 	union := func(a, b []string) []string { return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b)))) }
 	c.Emails, c.Phones = union(c.Emails, add.Emails), union(c.Phones, add.Phones)
-	c.LeadRef = max(c.LeadRef, add.LeadRef)
+	for _, r := range add.Refs {
+		if !slices.Contains(c.Refs, r) {
+			c.Refs = append(slices.Clone(c.Refs), r)
+		}
+	}
+	// As billing sorts them: metadata, which comes first in the alphabet, then by time.
+	slices.SortFunc(c.Refs, func(a, b contracts.LeadRef) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), a.At.Compare(b.At), strings.Compare(a.ID, b.ID))
+	})
+	c.LiveMode, c.Account = add.LiveMode, add.Account
 	if !add.Since.IsZero() {
 		c.Since, c.Status = day(1), max(c.Status, add.Status)
 	}
@@ -86,7 +103,7 @@ func TestWhoBelongsTogether(t *testing.T) {
 			"1→a client, a→1"},
 		{"a lead named by its id outweighs an earlier one with the phone",
 			[]contracts.Lead{{ID: "1", Phone: "p", CreatedAt: day(1)}, {ID: "2", CreatedAt: day(2)}},
-			[]contracts.Customer{{ID: "a", LeadRef: "2", Phones: []string{"p"}, Since: day(1), Status: client}},
+			[]contracts.Customer{{ID: "a", Refs: named("reference", "2"), Phones: []string{"p"}, Since: day(1), Status: client}},
 			"1→a client, 2→a client, a→2"},
 		{"the phone outweighs the e-mail",
 			[]contracts.Lead{{ID: "1", Email: "e", CreatedAt: day(1)}, {ID: "2", Phone: "p", CreatedAt: day(2)}},
@@ -97,11 +114,36 @@ func TestWhoBelongsTogether(t *testing.T) {
 			[]contracts.Customer{{ID: "a", Phones: []string{"p"}, Since: day(1), Status: client}},
 			"1→a client, 2→a client, a→2"},
 		{"a name that no lead bears does not hide the phone",
-			[]contracts.Lead{{ID: "1", Phone: "p"}}, []contracts.Customer{{ID: "a", LeadRef: "9", Phones: []string{"p"}, Since: day(1), Status: client}},
+			[]contracts.Lead{{ID: "1", Phone: "p"}}, []contracts.Customer{{ID: "a", Refs: named("metadata", "9"), Phones: []string{"p"}, Since: day(1), Status: client}},
 			"1→a client, a→1"},
-		{"a name that no lead bears is kept where nobody else is known",
-			nil, []contracts.Customer{{ID: "a", LeadRef: "9", Since: day(1), Status: client}},
-			"a→9"},
+		{"a name that no lead bears links nobody, until the lead comes",
+			nil, []contracts.Customer{{ID: "a", Refs: named("metadata", "9"), Since: day(1), Status: client}},
+			"a→"},
+		{"metadata outweighs client_reference_id",
+			[]contracts.Lead{{ID: "1"}, {ID: "2"}},
+			[]contracts.Customer{{ID: "a", Refs: slices.Concat(named("metadata", "2"), named("reference", "1")), Since: day(1), Status: client}},
+			"1→ new, 2→a client, a→2"},
+		{"metadata that no lead bears does not hide client_reference_id",
+			[]contracts.Lead{{ID: "1"}},
+			[]contracts.Customer{{ID: "a", Refs: slices.Concat(named("metadata", "9"), named("reference", "1")), Since: day(1), Status: client}},
+			"1→a client, a→1"},
+		{"who named the lead and left does not outweigh who came back",
+			[]contracts.Lead{{ID: "1", Phone: "p"}},
+			[]contracts.Customer{{ID: "a", Refs: named("metadata", "1"), Since: day(1), Status: churned}, {ID: "b", Phones: []string{"p"}, Since: day(2), Status: client}},
+			"1→b client, a→1, b→1"},
+		{"a test customer changes nothing where a real one is known",
+			[]contracts.Lead{{ID: "1", Phone: "p"}},
+			[]contracts.Customer{{ID: "a", Phones: []string{"p"}, Since: day(1), Status: churned},
+				{ID: "b", Refs: named("metadata", "1"), LiveMode: new(false), Since: day(1), Status: client}},
+			"1→a churned, a→1, b→1"},
+		{"tests alone link as if they were real",
+			[]contracts.Lead{{ID: "1", Phone: "p"}},
+			[]contracts.Customer{{ID: "a", Phones: []string{"p"}, LiveMode: new(false), Since: day(1), Status: client}},
+			"1→a client, a→1"},
+		{"a connected account's customer changes nothing where an own one is known",
+			[]contracts.Lead{{ID: "1", Phone: "p"}},
+			[]contracts.Customer{{ID: "a", Phones: []string{"p"}, Since: day(1), Status: client}, {ID: "b", Phones: []string{"p"}, Account: "acct_1", Since: day(1), Status: churned}},
+			"1→a client, a→1, b→1"},
 		{"who came back as a new customer is a client",
 			[]contracts.Lead{{ID: "1", Phone: "p", Email: "e"}},
 			[]contracts.Customer{{ID: "a", Phones: []string{"p"}, Since: day(1), Status: churned}, {ID: "b", Emails: []string{"e"}, Since: day(1), Status: client}},
@@ -201,8 +243,11 @@ func TestAnyOrderGivesTheSameLinks(t *testing.T) {
 		}
 		var adds []contracts.Customer
 		for range rapid.IntRange(1, 6).Draw(t, "changes") {
-			c := contracts.Customer{ID: pick("customer", "a", "b", "c"), LeadRef: pick("ref", "", "", "1", "2", "9"),
+			c := contracts.Customer{ID: pick("customer", "a", "b", "c"), Refs: named(pick("kind", "metadata", "reference"), pick("ref", "1", "2", "3", "9")),
 				Phones: []string{pick("phone", "p", "q", "r")}, Emails: []string{pick("email", "e", "f", "g")}}
+			if rapid.Bool().Draw(t, "nameless") {
+				c.Refs = nil
+			}
 			if rapid.Bool().Draw(t, "paid") {
 				c.Since, c.Status = day(1), contracts.CustomerStatus(pick("status", "client", "suspended", "churned"))
 			}
@@ -246,10 +291,21 @@ func links(leads []contracts.Lead, adds []contracts.Customer) string {
 	for _, a := range adds {
 		customers[a.ID] = grown(customers[a.ID], a)
 	}
+	// named is the lead that a customer's events name, if it exists.
+	named := func(c contracts.Customer) string {
+		for _, kind := range []string{"metadata", "reference"} {
+			for _, r := range c.Refs {
+				if r.Kind == kind && slices.ContainsFunc(leads, func(l contracts.Lead) bool { return l.ID == r.ID }) {
+					return r.ID
+				}
+			}
+		}
+		return ""
+	}
 	// how says in which way the two belong together; 9: not at all.
 	how := func(l contracts.Lead, c contracts.Customer) int {
 		switch {
-		case c.LeadRef == l.ID:
+		case named(c) == l.ID:
 			return 0
 		case slices.Contains(c.Phones, l.Phone):
 			return 1
@@ -263,7 +319,7 @@ func links(leads []contracts.Lead, adds []contracts.Customer) string {
 		best, score := contracts.Customer{}, "z"
 		for _, c := range customers {
 			if h := how(l, c); h < 9 && !c.Since.IsZero() {
-				if s := fmt.Sprint(h > 0, c.Status == contracts.CustomerChurned, h, c.ID); s < score {
+				if s := fmt.Sprint(c.Status == contracts.CustomerChurned, h, c.ID); s < score {
 					best, score = c, s
 				}
 			}
@@ -274,8 +330,7 @@ func links(leads []contracts.Lead, adds []contracts.Customer) string {
 	}
 	for _, id := range slices.Sorted(maps.Keys(customers)) {
 		c := customers[id]
-		best := contracts.Lead{ID: c.LeadRef}
-		far := 9
+		best, far := contracts.Lead{}, 9
 		for _, l := range leads {
 			if h := how(l, c); h < 9 && cmp.Or(h-far, l.CreatedAt.Compare(best.CreatedAt), strings.Compare(l.ID, best.ID)) < 0 {
 				best, far = l, h
@@ -337,7 +392,11 @@ func (w names) lead(l contracts.Lead) contracts.Lead {
 }
 
 func (w names) customer(c contracts.Customer) contracts.Customer {
-	c.ID, c.LeadRef = w.id(c.ID), w.id(c.LeadRef)
+	c.ID = w.id(c.ID)
+	c.Refs = slices.Clone(c.Refs)
+	for i := range c.Refs {
+		c.Refs[i].ID = w.id(c.Refs[i].ID)
+	}
 	c.Phones, c.Emails = slices.Clone(c.Phones), slices.Clone(c.Emails)
 	for i, p := range c.Phones {
 		c.Phones[i] = w.phone(p)

@@ -83,7 +83,7 @@ func render(id rowID, m contracts.Message) ([]any, error) {
 	case churnTab:
 		var c contracts.Churn
 		err = json.Unmarshal(m.Data, &c)
-		cells = []any{c.CustomerID, c.Email, c.PriceID, c.Amount, c.Currency, instant(c.EndedAt), c.Reason}
+		cells = []any{c.CustomerID, c.Email, c.PriceID, minor(c.Amount), c.Currency, instant(c.EndedAt), c.Reason}
 	case optOutsTab:
 		var o contracts.OptOut
 		err = json.Unmarshal(m.Data, &o)
@@ -113,7 +113,7 @@ func renderClient(key string, c contracts.Customer, subs []contracts.Subscriptio
 	var amount, failed any = "", ""
 	if s, ok := shown(subs); ok {
 		sub, price, currency, period = s.ID, s.PriceID, s.Currency, instant(s.CurrentPeriodEnd)
-		amount, failed = s.Amount, int64(s.FailedAttempts)
+		amount, failed = minor(s.Amount), int64(s.FailedAttempts)
 		updated = later(updated, later(s.AsOf, s.EndedAt))
 	}
 	return tidy([]any{key, c.Name, c.Email, c.Phone, c.LeadID, string(c.Status), string(c.Access),
@@ -149,6 +149,14 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// minor is an amount's cell; one that is not known is empty.
+func minor(amount *int64) any {
+	if amount == nil {
+		return ""
+	}
+	return *amount
 }
 
 // instant writes a time as text, in UTC; the zero time as nothing.

@@ -19,11 +19,15 @@ import (
 // "paid", and a subscription's period is that of its items.
 type Version string
 
-// One version before basil, that of stripe-go v76, and one after.
+// One version before basil, that of stripe-go v76, basil itself, and the newest.
 const (
 	V20231016 Version = "2023-10-16"
+	Basil     Version = "2025-03-31.basil"
 	Endive    Version = "2026-09-30.endive"
 )
+
+// Versions are all three.
+func Versions() []Version { return []Version{V20231016, Basil, Endive} }
 
 // An Event is one event, to be rendered by JSON.
 type Event struct {
@@ -34,6 +38,8 @@ type Event struct {
 	Object  any       // what changed: a map from Render, or anything JSON
 	// Previous is previous_attributes, which only updates have; nil leaves it out.
 	Previous map[string]any
+	Live     bool   // false: of the test mode
+	Account  string // the connected account; empty: the own one
 }
 
 // JSON is the event as Stripe sends it. It panics on an Object that is not JSON.
@@ -42,11 +48,15 @@ func (e Event) JSON() []byte {
 	if e.Previous != nil {
 		data["previous_attributes"] = e.Previous
 	}
-	body, err := json.Marshal(map[string]any{
+	event := map[string]any{
 		"id": e.ID, "object": "event", "type": e.Type, "api_version": e.Version,
-		"created": e.Created.Unix(), "livemode": false, "pending_webhooks": 1,
+		"created": e.Created.Unix(), "livemode": e.Live, "pending_webhooks": 1,
 		"request": map[string]any{"id": nil, "idempotency_key": nil}, "data": data,
-	})
+	}
+	if e.Account != "" {
+		event["account"] = e.Account
+	}
+	body, err := json.Marshal(event)
 	if err != nil {
 		panic(fmt.Sprintf("stripe stand-in: %v", err)) // the caller's mistake
 	}
@@ -85,7 +95,7 @@ func Send(ctx context.Context, client *http.Client, url string, body []byte, sec
 	return resp.StatusCode, nil
 }
 
-// A Customer is a customer, the same in both versions.
+// A Customer is a customer, the same in all versions.
 type Customer struct {
 	ID, Email, Name, Phone string
 	Created                time.Time
@@ -112,6 +122,7 @@ type Subscription struct {
 	Created                time.Time
 	PeriodStart, PeriodEnd time.Time
 	CancelAtPeriodEnd      bool
+	CancelAt               time.Time // an end that was set without CancelAtPeriodEnd, as flexible billing does
 	CanceledAt, EndedAt    time.Time // zero: null
 	CancelReason           string
 	LatestInvoice          string
@@ -145,8 +156,11 @@ func (s Subscription) Render(v Version) map[string]any {
 		"items": map[string]any{"object": "list", "has_more": false, "total_count": 1,
 			"url": "/v1/subscription_items?subscription=" + s.ID, "data": []any{item}},
 	}
-	if s.CancelAtPeriodEnd {
+	switch {
+	case s.CancelAtPeriodEnd:
 		o["cancel_at"] = unix(s.PeriodEnd)
+	case !s.CancelAt.IsZero():
+		o["cancel_at"] = unix(s.CancelAt)
 	}
 	period := o
 	if v != V20231016 {
@@ -169,6 +183,7 @@ type Invoice struct {
 	AttemptCount           int
 	NextAttempt            time.Time // zero: null, no further automatic attempt
 	Created                time.Time
+	FinalizedAt            time.Time // default Created: when the customer's data were copied
 	PeriodStart, PeriodEnd time.Time
 	HostedURL              string
 }
@@ -195,6 +210,11 @@ func (i Invoice) Render(v Version) map[string]any {
 		"lines": map[string]any{"object": "list", "has_more": false, "total_count": 1,
 			"url": "/v1/invoices/" + i.ID + "/lines", "data": []any{line}},
 	}
+	finalized := i.FinalizedAt
+	if finalized.IsZero() {
+		finalized = i.Created
+	}
+	o["status_transitions"] = map[string]any{"finalized_at": unix(finalized), "marked_uncollectible_at": nil, "paid_at": nil, "voided_at": nil}
 	details := map[string]any{"metadata": metadata(i.SubscriptionMetadata)}
 	switch {
 	case v == V20231016:
@@ -212,7 +232,7 @@ func (i Invoice) Render(v Version) map[string]any {
 	return o
 }
 
-// A Checkout is a checkout session that was completed, the same in both versions as
+// A Checkout is a checkout session that was completed, the same in all versions as
 // far as we read it.
 type Checkout struct {
 	ID, Customer, Subscription string
