@@ -28,6 +28,19 @@ type desk struct {
 	store  *state.Store
 	b      *Billing
 	n      int // event ids
+
+	seen map[string]uint64
+}
+
+// sequence is where an event stands in the stream: the same event has one place.
+func (d *desk) sequence(raw []byte) uint64 {
+	if d.seen == nil {
+		d.seen = map[string]uint64{}
+	}
+	if _, ok := d.seen[string(raw)]; !ok {
+		d.seen[string(raw)] = uint64(len(d.seen) + 1)
+	}
+	return d.seen[string(raw)]
 }
 
 func newDesk(t *testing.T, reader Reader) *desk {
@@ -37,10 +50,17 @@ func newDesk(t *testing.T, reader Reader) *desk {
 	return &desk{T: t, server: server, store: state.New(server.JetStream("consumers"), nil), b: newBilling(t, reader)}
 }
 
+// newDeskBeside is a second one in the same test.
+func newDeskBeside(t *testing.T) *desk {
+	t.Helper()
+	server := natstest.New(t, natstest.LazySync)
+	return &desk{T: t, server: server, store: state.New(server.JetStream("consumers"), nil), b: newBilling(t, nil)}
+}
+
 // try prepares and decides one event, as bus does.
 func (d *desk) try(raw []byte) error {
 	d.Helper()
-	e, err := d.b.Prepare(d.Context(), contracts.Message{Data: raw})
+	e, err := d.b.Prepare(d.Context(), contracts.Message{Data: raw, Stream: contracts.StreamWebhooks, Sequence: d.sequence(raw)})
 	if err != nil {
 		return err
 	}

@@ -275,9 +275,9 @@ func (w *Writer) batch(ctx context.Context, newest map[string]contracts.Message)
 			b.wants[id.tab].add(id.key, cells)
 		}
 	}
-	rendered := make([][]any, len(customers))
+	rendered, seemed := make([][]any, len(customers)), make([]bool, len(customers))
 	errs := w.store.Fold(ctx, len(customers), func(tx *state.Tx, i int) error {
-		rendered[i] = nil
+		rendered[i], seemed[i] = nil, false
 		c, ok, err := state.Get[contracts.Customer](tx, contracts.KeyCustomer(customers[i]))
 		if err != nil || !ok {
 			return err
@@ -299,6 +299,11 @@ func (w *Writer) batch(ctx context.Context, newest map[string]contracts.Message)
 				subs = append(subs, s)
 			}
 		}
+		if c.Since.IsZero() {
+			// No client. One that only seemed to be one has a row, which an audit takes away.
+			seemed[i] = slices.ContainsFunc(subs, func(s contracts.Subscription) bool { return !s.RanAt.IsZero() })
+			return nil
+		}
 		rendered[i] = renderClient(customers[i], c, subs)
 		return nil
 	}, nil, seeds...)
@@ -309,6 +314,8 @@ func (w *Writer) batch(ctx context.Context, newest map[string]contracts.Message)
 			}
 		} else if rendered[i] != nil {
 			b.wants[clientsTab].add(customer, rendered[i])
+		} else if seemed[i] {
+			b.whole = true
 		}
 	}
 	return b
@@ -364,7 +371,11 @@ func (w *Writer) bucket(ctx context.Context) (*[numTabs]*want, error) {
 	}
 	for _, key := range order {
 		c, ok := customers[key]
-		if !ok {
+		switch {
+		case !ok:
+			continue
+		case c.Since.IsZero():
+			wants[clientsTab].drop(key)
 			continue
 		}
 		var of []contracts.Subscription

@@ -226,7 +226,7 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 	w := r.writer(t)
 	at := born
 	sub := func(id, status string, asOf time.Time, amount int64) contracts.Subscription {
-		return contracts.Subscription{ID: id, CustomerID: "cus_1", Status: status, PriceID: "price_" + id, Amount: amount, Currency: "eur",
+		return contracts.Subscription{ID: id, CustomerID: "cus_1", Status: status, PriceID: "price_" + id, Amount: &amount, Currency: "eur",
 			AsOf: asOf, CurrentPeriodEnd: at.AddDate(0, 1, 0), FailedAttempts: 2}
 	}
 	ended := sub("sub_3", "canceled", at.Add(3*time.Hour), 300)
@@ -238,7 +238,7 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 		"subscription.sub_1": sub("sub_1", "past_due", at.Add(2*time.Hour), 1900), // runs, newest
 		"subscription.sub_2": sub("sub_2", "active", at.Add(time.Hour), 200),
 		"subscription.sub_3": ended,
-		"churn.sub_3":        contracts.Churn{SubscriptionID: "sub_3", CustomerID: "cus_1", Email: "lea@example.com", PriceID: "price_sub_3", Amount: 300, Currency: "eur", EndedAt: at, Reason: "cancellation_requested"},
+		"churn.sub_3":        contracts.Churn{SubscriptionID: "sub_3", CustomerID: "cus_1", Email: "lea@example.com", PriceID: "price_sub_3", Amount: new(int64(300)), Currency: "eur", EndedAt: at, Reason: "cancellation_requested"},
 		"optout.33639980001": contracts.OptOut{Phone: "+33639980001", OptedOutAt: at, Keyword: "STOP", ConfirmedAt: at.Add(time.Second), Source: contracts.OptOutBySMS},
 		"incident.leads-9":   contracts.Incident{ID: "leads-9", At: at, Severity: contracts.SeverityWarning, Consumer: "leads", Reason: "no such lead", Action: "nats consumer reset WEBHOOKS leads --sequence 9"},
 	})
@@ -1080,4 +1080,43 @@ func BenchmarkTenThousandLeads(b *testing.B) {
 		b.StartTimer()
 	}
 	b.ReportMetric(n*float64(b.N)/b.Elapsed().Minutes(), "rows/min")
+}
+
+// Who never paid and has no trial is no client: a row begins with the first of either,
+// and goes when it turns out that there was none.
+func TestARowBeginsWithTheFirstPayment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	ids := func() (ids []string) {
+		for _, row := range r.paper.page(t, "Clients").table() {
+			if id := row["customer_id"]; id != "" {
+				ids = append(ids, id)
+			}
+		}
+		return ids
+	}
+	step := func(c contracts.Customer, subs ...contracts.Subscription) {
+		t.Helper()
+		c.ID, c.Name, c.Subscriptions = "cus_1", "Léa", []string{"sub_1"}
+		records := map[string]any{"customer.cus_1": c}
+		for _, s := range subs {
+			records["subscription.sub_1"] = s
+		}
+		r.put(t, records)
+		r.handle(t, w)
+	}
+	step(contracts.Customer{})
+	if got := ids(); len(got) != 0 {
+		t.Errorf("one who never paid: %q", got)
+	}
+	step(contracts.Customer{Status: contracts.CustomerClient, Since: born}, contracts.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: "active", RanAt: born})
+	if got := ids(); len(got) != 1 {
+		t.Errorf("one whose subscription runs: %q", got)
+	}
+	step(contracts.Customer{})
+	if got := ids(); len(got) != 0 {
+		t.Errorf("its first invoice was voided: %q", got)
+	}
+	r.mustMatch(t)
 }
