@@ -216,7 +216,7 @@ type SubscriptionItem struct {
 // StripeAccounts is what has been seen of Stripe as a whole. Key: index.stripe.
 type StripeAccounts struct {
 	Worlds    []string  `json:"worlds,omitempty"`    // see package identity; the one that counts first
-	Customers []string  `json:"customers,omitempty"` // those that are not of the own account's live mode, sorted, 500 at most
+	Customers []string  `json:"customers,omitempty"` // those that are not of the own account's live mode, sorted, 200 at most
 	Resettle  []string  `json:"resettle,omitempty"`  // those whose links have to be computed again
 	ForeignAt time.Time `json:"foreign_at,omitzero"` // the last event, to the hour, of another world than the first
 	InvoiceAt time.Time `json:"invoice_at,omitzero"` // the first invoice of a subscription, until there is a snapshot

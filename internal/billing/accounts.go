@@ -15,7 +15,7 @@ import (
 const (
 	// mostForeign bounds the customers that are remembered to be of another world than the
 	// own account's live mode, in case that begins later.
-	mostForeign = 500
+	mostForeign = 200
 	// resettleAtOnce is how many of them one commit computes again.
 	resettleAtOnce = 20
 	// noSnapshotsAfter is how long invoices of subscriptions may come without a single

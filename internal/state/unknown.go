@@ -18,14 +18,12 @@ import (
 
 // decode reads a record, and says whether it holds fields that into's type lacks.
 func decode(data []byte, into any) (unknown bool, err error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if d.Decode(into) == nil && !d.More() {
-		return false, nil
+	if err := json.Unmarshal(data, into); err != nil {
+		return false, err
 	}
-	v := reflect.ValueOf(into).Elem()
-	v.SetZero()
-	return true, json.Unmarshal(data, into)
+	w := walker{data: data}
+	w.value(shapeOf(reflect.TypeOf(into)))
+	return w.unknown, nil
 }
 
 // carry gives the encoded record, of type t, with the fields of the stored one that t lacks.

@@ -31,7 +31,7 @@ func history(customers, eventsEach int) []contracts.Message {
 	begin := time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 	var out []contracts.Message
 	add := func(id, typ string, at time.Time, v stripe.Version, object any, previous map[string]any) {
-		e := stripe.Event{ID: id, Type: typ, Version: v, Created: at, Object: object, Previous: previous}
+		e := stripe.Event{ID: id, Type: typ, Version: v, Created: at, Object: object, Previous: previous, Live: true}
 		out = append(out, contracts.Message{Subject: contracts.SubjectStripe(typ), ID: contracts.MessageIDStripe(id), Data: e.JSON()})
 	}
 	for step := range eventsEach {
