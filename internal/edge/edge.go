@@ -109,7 +109,7 @@ func New(o Options) (*Edge, error) {
 	return e, nil
 }
 
-// routes is the table of INTERFACE section 3. A method without a row is answered 405
+// routes is the table of docs/interface.md. A method without a row is answered 405
 // with Allow, a provider without a verifier 404.
 func (e *Edge) routes() {
 	if e.o.Stripe != nil {

@@ -4,7 +4,7 @@
 // is as strict as Google about ranges, grids, options and quotas, and fails on demand.
 // What a person does to the spreadsheet meanwhile is a set of Go methods.
 //
-// Where PROVIDERS leaves something open the stricter reading is taken: quotas count
+// Where Google's documentation leaves something open the stricter reading is taken: quotas count
 // any 60 seconds rather than each minute of a clock, and nothing but append lets
 // a grid grow by itself.
 package google
