@@ -527,7 +527,7 @@ func TestStructureRefusals(t *testing.T) {
 			"inheritFromBefore"},
 		"sort by elsewhere":  {&api.Request{SortRange: &api.SortRangeRequest{Range: &api.GridRange{EndColumnIndex: 2}, SortSpecs: []*api.SortSpec{{DimensionIndex: 2}}}}, "column 2 is outside"},
 		"sort outside":       {&api.Request{SortRange: &api.SortRangeRequest{Range: &api.GridRange{EndRowIndex: 1001}, SortSpecs: []*api.SortSpec{{}}}}, "outside of the grid"},
-		"kind not supported": {&api.Request{MergeCells: &api.MergeCellsRequest{}}, `Unknown name "mergeCells" at 'requests[1]': Cannot find field.`},
+		"kind not supported": {&api.Request{AutoFill: &api.AutoFillRequest{}}, `Unknown name "autoFill" at 'requests[1]': Cannot find field.`},
 		"no kind":            {&api.Request{}, "requests[1]"},
 	}
 	before, err := b.client.Get("book").Do()

@@ -22,6 +22,7 @@ const (
 // A book is a spreadsheet. Its sheets are in the order of their tabs, never none.
 type book struct {
 	id     string
+	zone   string // the time zone, as Google names it
 	sheets []*grid
 	meta   []metadata
 	names  []named
@@ -37,6 +38,13 @@ type grid struct {
 	rows, cols             int
 	frozenRows, frozenCols int
 	cells                  [][]any
+
+	merges  []area
+	guarded []protection
+	checks  []validation
+	formats []format
+	filter  *area
+	tables  []table
 }
 
 // A formula is kept, and not computed: it reads as FormulaResult.
@@ -53,10 +61,12 @@ type date struct {
 
 // clone copies a book as far as changes of structure need it.
 func (b *book) clone() *book {
-	c := &book{id: b.id, meta: slices.Clone(b.meta), names: slices.Clone(b.names)}
+	c := &book{id: b.id, zone: b.zone, meta: slices.Clone(b.meta), names: slices.Clone(b.names)}
 	for _, g := range b.sheets {
 		copied := *g
 		copied.cells = slices.Clone(g.cells)
+		copied.merges, copied.guarded, copied.checks = slices.Clone(g.merges), slices.Clone(g.guarded), slices.Clone(g.checks)
+		copied.formats, copied.tables = slices.Clone(g.formats), slices.Clone(g.tables)
 		c.sheets = append(c.sheets, &copied)
 	}
 	return c
@@ -109,6 +119,9 @@ func (g *grid) put(row, col int, values []any) {
 		g.cells[row] = line
 	}
 	for i, v := range values {
+		if v != nil && g.covered(row, col+i) {
+			continue // as Sheets does, without a word
+		}
 		switch v {
 		case nil:
 		case "":

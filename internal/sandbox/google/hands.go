@@ -3,7 +3,6 @@ package google
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 )
 
 // The methods of this file are what a person does in the browser, with the first
@@ -59,6 +58,9 @@ func (s *Server) SortBy(tab string, column int, descending bool) error {
 		if column < 1 || column > g.cols {
 			return outside("column", column)
 		}
+		if len(g.merges) > 0 {
+			return errMergedSort
+		}
 		g.sort(area{1, 0, g.rows, g.cols}, sorting{column - 1, descending})
 		return nil
 	})
@@ -67,6 +69,9 @@ func (s *Server) SortBy(tab string, column int, descending bool) error {
 // Shuffle puts the rows below the header in a random order.
 func (s *Server) Shuffle(tab string, rng *rand.Rand) error {
 	return s.edit(tab, func(_ *book, g *grid) error {
+		if len(g.merges) > 0 {
+			return errMergedSort
+		}
 		rows, cols := g.used()
 		g.permute(area{1, 0, rows, cols}, func(lines [][]any) {
 			rng.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
@@ -151,11 +156,11 @@ func (s *Server) edit(tab string, do func(*book, *grid) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.first()
-	i := slices.IndexFunc(b.sheets, func(g *grid) bool { return g.title == tab })
-	if i < 0 {
+	g := b.tab(tab)
+	if g == nil {
 		return fmt.Errorf("google stand-in: no tab %q", tab)
 	}
-	return do(b, b.sheets[i])
+	return do(b, g)
 }
 
 func outside(what string, at ...int) error {

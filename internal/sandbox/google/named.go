@@ -68,7 +68,12 @@ func deleteNamedRange(_ *Server, b *book, req *api.DeleteNamedRangeRequest, _ *a
 
 // namesAfterInsert and namesAfterDelete follow rows or columns that come and go.
 func (b *book) namesAfterInsert(g *grid, dimension string, at, n int) {
-	b.moveNames(g, dimension, func(from, to int) (int, int) {
+	b.moveNames(g, dimension, afterInsert(at, n))
+}
+
+// afterInsert and afterDelete say where rows or columns from, to (excluded) are then.
+func afterInsert(at, n int) func(from, to int) (int, int) {
+	return func(from, to int) (int, int) {
 		if from >= at {
 			from += n
 		}
@@ -76,17 +81,21 @@ func (b *book) namesAfterInsert(g *grid, dimension string, at, n int) {
 			to += n
 		}
 		return from, to
-	})
+	}
 }
 
-func (b *book) namesAfterDelete(g *grid, dimension string, at, end int) {
+func afterDelete(at, end int) func(from, to int) (int, int) {
 	up := func(i int) int {
 		if i >= end {
 			return i - (end - at)
 		}
 		return min(i, at)
 	}
-	b.moveNames(g, dimension, func(from, to int) (int, int) { return up(from), up(to) })
+	return func(from, to int) (int, int) { return up(from), up(to) }
+}
+
+func (b *book) namesAfterDelete(g *grid, dimension string, at, end int) {
+	b.moveNames(g, dimension, afterDelete(at, end))
 }
 
 func (b *book) moveNames(g *grid, dimension string, move func(from, to int) (int, int)) {

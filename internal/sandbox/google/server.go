@@ -58,7 +58,12 @@ type Options struct {
 	// TokenTTL is how long an access token is good for. Default one hour.
 	TokenTTL time.Duration
 
+	// TimeZone is the spreadsheets'. Default Europe/Paris.
+	TimeZone string
+
 	MinLatency, MaxLatency time.Duration
+	// Latency, where it is set, says how long a call of a method takes, in place of those.
+	Latency func(method string) time.Duration
 	// Fault picks a fault for the n-th call of a method, such as "values.batchUpdate",
 	// counted from 1; "" is none. FailNext and SetFault outweigh it.
 	Fault func(method string, n int) Fault
@@ -140,10 +145,11 @@ func New(opt Options) (*Server, error) {
 	opt.ReadsPerMinute = cmp.Or(opt.ReadsPerMinute, 60)
 	opt.WritesPerMinute = cmp.Or(opt.WritesPerMinute, 60)
 	opt.TokenTTL = cmp.Or(opt.TokenTTL, time.Hour)
+	opt.TimeZone = cmp.Or(opt.TimeZone, "Europe/Paris")
 	s := &Server{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0)),
 		books: map[string]*book{}, tokens: map[string]token{}, ordinal: map[string]int{}}
 	for _, id := range opt.Spreadsheets {
-		s.books[id] = &book{id: id, sheets: []*grid{{title: "Sheet1", rows: defaultRows, cols: defaultColumns}}}
+		s.books[id] = &book{id: id, zone: opt.TimeZone, sheets: []*grid{{title: "Sheet1", rows: defaultRows, cols: defaultColumns}}}
 	}
 	return s, nil
 }
@@ -264,8 +270,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	m, id, arg, known := route(r)
 	call, fault := s.begin(m.name)
-	if s.opt.MaxLatency > 0 {
-		s.wait(r)
+	if s.opt.MaxLatency > 0 || s.opt.Latency != nil {
+		s.wait(r, m.name)
 	}
 	if fault == DropBefore {
 		panic(http.ErrAbortHandler)
@@ -422,10 +428,13 @@ func (s *Server) finish(call *Call, status, bytes int) {
 
 // wait takes the time that Google takes. A caller who leaves meanwhile is not noticed:
 // the call is carried out, as it would be at Google.
-func (s *Server) wait(r *http.Request) {
+func (s *Server) wait(r *http.Request, method string) {
 	s.mu.Lock()
 	d := s.opt.MinLatency + time.Duration(s.rng.Int64N(int64(s.opt.MaxLatency-s.opt.MinLatency)+1))
 	s.mu.Unlock()
+	if s.opt.Latency != nil {
+		d = s.opt.Latency(method)
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -27,9 +27,11 @@ func (b *book) properties(g *grid) *api.SheetProperties {
 
 func (b *book) describe() *api.Spreadsheet {
 	out := &api.Spreadsheet{SpreadsheetId: b.id, SpreadsheetUrl: "https://docs.google.com/spreadsheets/d/" + b.id + "/edit",
-		Properties: &api.SpreadsheetProperties{Title: "CRM", Locale: "en_US", TimeZone: "Europe/Paris", AutoRecalc: "ON_CHANGE"}}
+		Properties: &api.SpreadsheetProperties{Title: "CRM", Locale: "en_US", TimeZone: b.zone, AutoRecalc: "ON_CHANGE"}}
 	for _, g := range b.sheets {
-		out.Sheets = append(out.Sheets, &api.Sheet{Properties: b.properties(g)})
+		sheet := &api.Sheet{Properties: b.properties(g)}
+		g.describeRules(sheet)
+		out.Sheets = append(out.Sheets, sheet)
 	}
 	out.NamedRanges = b.describeNames()
 	return out
@@ -118,6 +120,16 @@ var changes = map[string]change{
 	"createDeveloperMetadata": changeOf(createDeveloperMetadata),
 	"addNamedRange":           changeOf(addNamedRange),
 	"deleteNamedRange":        changeOf(deleteNamedRange),
+
+	"mergeCells":           changeOf(mergeCells),
+	"unmergeCells":         changeOf(unmergeCells),
+	"addProtectedRange":    changeOf(addProtectedRange),
+	"deleteProtectedRange": changeOf(deleteProtectedRange),
+	"setDataValidation":    changeOf(setDataValidation),
+	"repeatCell":           changeOf(repeatCell),
+	"setBasicFilter":       changeOf(setBasicFilter),
+	"clearBasicFilter":     changeOf(clearBasicFilter),
+	"addTable":             changeOf(addTable),
 }
 
 func addSheet(s *Server, b *book, req *api.AddSheetRequest, reply *api.Response) error {
@@ -249,6 +261,9 @@ func updateSheetProperties(_ *Server, b *book, req *api.UpdateSheetPropertiesReq
 	if err := b.freeTitle(after.title, g); err != nil {
 		return err
 	}
+	if g.locked() {
+		return errProtected()
+	}
 	if err := after.sound(); err != nil {
 		return err
 	}
@@ -275,6 +290,8 @@ func appendDimension(_ *Server, b *book, req *api.AppendDimensionRequest, _ *api
 		return bad("No grid with id: %d", req.SheetId)
 	case req.Length < 1:
 		return bad("length: must be greater than 0")
+	case g.locked():
+		return errProtected()
 	case req.Dimension == rowsDimension:
 		g.rows += int(req.Length)
 	case req.Dimension == columnsDimension:
@@ -323,6 +340,8 @@ func insertDimension(_ *Server, b *book, req *api.InsertDimensionRequest, _ *api
 		return bad("inheritFromBefore can't be true when inserting at the first row or column")
 	case start > size || start == size && !req.InheritFromBefore:
 		return bad("range.startIndex[%d] is beyond the last, %d", start, size-1)
+	case g.locked(), g.guards(dimensionArea(g, req.Range.Dimension, start, start)):
+		return errProtected()
 	}
 	b.insert(g, req.Range.Dimension, start, end-start)
 	return nil
@@ -344,6 +363,8 @@ func deleteDimension(_ *Server, b *book, req *api.DeleteDimensionRequest, _ *api
 		return bad("You can't delete all the %ss on the sheet.", one)
 	case start <= frozen && end == size:
 		return bad("Sorry, it is not possible to delete all non-frozen %ss.", one)
+	case g.guards(dimensionArea(g, req.Range.Dimension, start, end)):
+		return errProtected()
 	}
 	b.delete(g, req.Range.Dimension, start, end)
 	return nil
@@ -357,6 +378,7 @@ func (b *book) insert(g *grid, dimension string, at, n int) {
 		g.insertColumns(at, n)
 	}
 	b.namesAfterInsert(g, dimension, at, n)
+	g.moveRules(dimension, afterInsert(at, n))
 	for i, m := range b.meta {
 		if m.on(g, dimension) && m.index >= at {
 			b.meta[i].index += n
@@ -371,6 +393,7 @@ func (b *book) delete(g *grid, dimension string, at, end int) {
 		g.deleteColumns(at, end)
 	}
 	b.namesAfterDelete(g, dimension, at, end)
+	g.moveRules(dimension, afterDelete(at, end))
 	b.meta = slices.DeleteFunc(b.meta, func(m metadata) bool { return m.on(g, dimension) && m.index >= at && m.index < end })
 	for i, m := range b.meta {
 		if m.on(g, dimension) && m.index >= end {

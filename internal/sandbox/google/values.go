@@ -51,11 +51,11 @@ func (r reading) value(v any) any {
 func (g *grid) read(a area, r reading) *api.ValueRange {
 	out := &api.ValueRange{Range: g.a1(a), MajorDimension: "ROWS"}
 	lines, width := min(a.endRow, len(g.cells))-a.row, a.endCol-a.col
-	at := func(i, j int) any { return g.get(a.row+i, a.col+j) }
+	at := func(i, j int) any { return g.look(a.row+i, a.col+j) }
 	if r.columns {
 		out.MajorDimension = "COLUMNS"
 		lines, width = width, lines
-		at = func(i, j int) any { return g.get(a.row+j, a.col+i) }
+		at = func(i, j int) any { return g.look(a.row+j, a.col+i) }
 	}
 	full := 0
 	for i := range max(lines, 0) {
@@ -167,7 +167,7 @@ func (b *book) fit(name string, values [][]any) (patch, error) {
 	if p.area.endCol > limit.endCol {
 		return p, bad("Requested writing within range [%s], but tried writing to column [%s]", at.grid.a1(limit), columnName(limit.endCol))
 	}
-	return p, nil
+	return p, at.grid.takes(p)
 }
 
 // apply writes a patch and says what it touched.
@@ -251,7 +251,7 @@ func prepareBatchUpdate(r request) (apply, error) {
 		for i, v := range req.Data {
 			p, err := b.fit(v.Range, v.Values)
 			if err != nil {
-				return nil, err
+				return nil, inData(i, err)
 			}
 			patches[i] = p
 		}
@@ -353,6 +353,9 @@ func prepareClear(r request) (apply, error) {
 		if err != nil {
 			return nil, err
 		}
+		if at.grid.guards(at.clipped()) {
+			return nil, errProtected()
+		}
 		at.grid.clear(at.clipped())
 		return &api.ClearValuesResponse{SpreadsheetId: b.id, ClearedRange: at.grid.a1(at.clipped())}, nil
 	}, err
@@ -368,6 +371,9 @@ func prepareBatchClear(r request) (apply, error) {
 			at, err := b.find(name)
 			if err != nil {
 				return nil, err
+			}
+			if at.grid.guards(at.clipped()) {
+				return nil, errProtected()
 			}
 			places[i] = at
 			out.ClearedRanges = append(out.ClearedRanges, at.grid.a1(at.clipped()))
