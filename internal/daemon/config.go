@@ -78,9 +78,11 @@ func (s Secrets) Strings() []string {
 	return out
 }
 
-// A variable is one field of a configuration: `envconfig:"NAME" default:"…" desc:"…"`.
+// A variable is one field of a configuration: `envconfig:"NAME" default:"…" desc:"…"`,
+// and `empty:"off"` where set to nothing it has a meaning of its own.
 type variable struct {
 	name, def, desc string
+	empty           string // what it means to set it to nothing; "": as if it were unset
 	value           reflect.Value
 }
 
@@ -93,7 +95,7 @@ func variables(cfg reflect.Value) []variable {
 			out = append(out, variables(cfg.Field(i))...)
 			continue
 		}
-		out = append(out, variable{f.Tag.Get("envconfig"), f.Tag.Get("default"), f.Tag.Get("desc"), cfg.Field(i)})
+		out = append(out, variable{f.Tag.Get("envconfig"), f.Tag.Get("default"), f.Tag.Get("desc"), f.Tag.Get("empty"), cfg.Field(i)})
 	}
 	return out
 }
@@ -133,12 +135,12 @@ func Defaults[C any]() (C, error) {
 }
 
 // Load reads a configuration from the environment. A variable that is set and empty
-// counts as unset. An error names the variable, never its value; a configuration
+// counts as unset, but for one with a tag `empty`. An error names the variable, never its value; a configuration
 // that has a method Validate() error is asked too.
 func Load[C any]() (C, error) {
 	var cfg C
 	for _, v := range variables(reflect.ValueOf(cfg)) {
-		if value, set := os.LookupEnv(v.name); set && strings.TrimSpace(value) == "" {
+		if value, set := os.LookupEnv(v.name); set && strings.TrimSpace(value) == "" && v.empty == "" {
 			if err := os.Unsetenv(v.name); err != nil {
 				return cfg, fmt.Errorf("%s: %w", v.name, err)
 			}

@@ -137,7 +137,7 @@ func consumersConfig(public, natsURL, graphURL, twilioURL, googleURL, credential
 	if err != nil {
 		return cfg, err
 	}
-	cfg.URL, cfg.PublicURL, cfg.Metrics = natsURL, public, "127.0.0.1:0"
+	cfg.URL, cfg.PublicURL, cfg.Metrics, cfg.ConsoleAddr = natsURL, public, "127.0.0.1:0", "" // the sandbox has a page of its own
 	cfg.FacebookSecrets, cfg.FacebookToken, cfg.GraphURL = daemon.Secrets{AppSecret}, PageToken, graphURL
 	cfg.TwilioAccount, cfg.TwilioTokens, cfg.TwilioService = TwilioAccount, daemon.Secrets{TwilioToken}, TwilioService
 	cfg.TwilioURL, cfg.TwilioConsent = twilioURL, true

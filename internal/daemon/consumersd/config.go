@@ -9,15 +9,18 @@ import (
 	"strings"
 	"time"
 
+	"leadpipe/internal/console"
 	"leadpipe/internal/daemon"
 )
 
 // Config is the consumers' environment.
 type Config struct {
 	daemon.NATS
-	PublicURL string `envconfig:"PUBLIC_URL" default:"http://localhost:3000" desc:"the URL under which Twilio reaches the edge with delivery statuses"`
-	Region    string `envconfig:"DEFAULT_REGION" default:"FR" desc:"region of phone numbers without a prefix"`
-	Metrics   string `envconfig:"METRICS_ADDR" default:":9090" desc:"listen address of /metrics, /healthz and /readyz"`
+	PublicURL       string        `envconfig:"PUBLIC_URL" default:"http://localhost:3000" desc:"the URL under which Twilio reaches the edge with delivery statuses"`
+	Region          string        `envconfig:"DEFAULT_REGION" default:"FR" desc:"region of phone numbers without a prefix"`
+	Metrics         string        `envconfig:"METRICS_ADDR" default:":9090" desc:"listen address of /metrics, /healthz and /readyz"`
+	ConsoleAddr     string        `envconfig:"CONSOLE_ADDR" default:"127.0.0.1:9091" empty:"off" desc:"listen address of the console; empty: none"`
+	ConsolePassword daemon.Secret `envconfig:"CONSOLE_PASSWORD" desc:"the console's password, for the user operator; needed off loopback"`
 
 	StripeKey    daemon.Secret `envconfig:"STRIPE_API_KEY" desc:"Stripe API key; optional: settles what two events of one second leave open"`
 	StripeURL    string        `envconfig:"STRIPE_API_URL" desc:"base URL in place of Stripe's"`
@@ -56,6 +59,7 @@ func (c Config) Validate() error {
 		daemon.URL("FACEBOOK_GRAPH_URL", c.GraphURL),
 		daemon.Positive("SMS_MAX_AGE", c.SMSMaxAge),
 		daemon.Positive("GOOGLE_SHEETS_GATHER", c.SheetsGather),
+		console.CheckAddr(c.ConsoleAddr, string(c.ConsolePassword)),
 	}
 	for name, u := range map[string]string{"STRIPE_API_URL": c.StripeURL, "TWILIO_API_URL": c.TwilioURL, "GOOGLE_SHEETS_URL": c.SheetsURL} {
 		if u != "" {

@@ -55,6 +55,13 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 	if err != nil {
 		return fmt.Errorf("METRICS_ADDR: %w", err)
 	}
+	page, err := listenConsole(cfg, log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if page != nil {
+		defer func() { _ = page.Close() }()
+	}
 	server := &http.Server{Handler: health(js, reg), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go func() { _ = server.Serve(listener) }() // ends with Close below
 	defer func() { _ = server.Close() }()
@@ -67,6 +74,11 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 	g, work := errgroup.WithContext(ctx)
 	for _, r := range chosen {
 		if err := p.start(work, g, r); err != nil {
+			return ended(ctx, err)
+		}
+	}
+	if page != nil {
+		if err := p.console(work, g, page); err != nil {
 			return ended(ctx, err)
 		}
 	}
