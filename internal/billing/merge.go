@@ -198,21 +198,17 @@ func standing(c *contracts.Customer, subs map[string]contracts.Subscription) {
 	}
 }
 
-// churns lists the customer's subscriptions that ran and have ended, and those that have
-// ended and never ran.
-func (b *book) churns() (ends []contracts.Churn, none []string) {
+// churns lists the customer's subscriptions that ran and have ended.
+func (b *book) churns() []contracts.Churn {
+	var all []contracts.Churn
 	for _, id := range b.customer.Subscriptions {
-		switch s := b.subs[id]; {
-		case s.Status != "canceled":
-		case began(s).IsZero():
-			none = append(none, id)
-		default:
-			ends = append(ends, contracts.Churn{
+		if s := b.subs[id]; s.Status == "canceled" && !began(s).IsZero() {
+			all = append(all, contracts.Churn{
 				SubscriptionID: s.ID, CustomerID: s.CustomerID, Email: b.customer.Email, PriceID: s.PriceID,
 				Amount: s.Amount, Currency: s.Currency, EndedAt: s.EndedAt, Reason: s.CancelReason, LiveMode: s.LiveMode, Account: s.Account})
 		}
 	}
-	return ends, none
+	return all
 }
 
 // with gives a sorted list that holds id.

@@ -30,7 +30,6 @@ func Keys(ctx context.Context, js jetstream.JetStream, kinds []string, yield fun
 	for i, k := range kinds {
 		filters[i] = contracts.SubjectOfKey(k + ">")
 	}
-	// It goes by itself: the consumers' user may create consumers and not delete any.
 	c, err := js.CreateConsumer(ctx, contracts.StreamCRM, jetstream.ConsumerConfig{
 		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckNonePolicy,
 		HeadersOnly: true, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
@@ -38,6 +37,11 @@ func Keys(ctx context.Context, js jetstream.JetStream, kinds []string, yield fun
 	if err != nil {
 		return fmt.Errorf("listing the bucket's keys: %w", err)
 	}
+	defer func() { // where that does not arrive it goes by itself
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = js.DeleteConsumer(ctx, contracts.StreamCRM, c.CachedInfo().Name)
+	}()
 	left := c.CachedInfo().NumPending
 	for silent := 0; left > 0; {
 		page, err := c.Fetch(int(min(left, keysPage)), jetstream.FetchMaxWait(5*time.Second))

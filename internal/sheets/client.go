@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -126,36 +128,92 @@ func (c *client) call(ctx context.Context, quota *rate.Limiter, method string, d
 	return err
 }
 
-// A sheet is what Google says of one: its id and how large its grid is.
+// A sheet is what Google says of one: its id, its title as a person wrote it, how large
+// its grid is, and what people have put on top of it.
 type sheet struct {
 	id         int64
+	title      string
 	rows, cols int
+	merges     []block
+	locked     []block // that this account may not edit
 }
 
-// A listing is what Google says of the spreadsheet: its sheets by title, the fences,
-// and the first sheet's id.
+// A block is a rectangle of a sheet; ends excluded.
+type block struct{ row, col, endRow, endCol int }
+
+func (b block) has(row, col int) bool {
+	return row >= b.row && row < b.endRow && col >= b.col && col < b.endCol
+}
+
+// area names a block in A1 notation, with the sheet's title.
+func (s sheet) area(b block) string {
+	return fmt.Sprintf("'%s'!%s%d:%s%d", strings.ReplaceAll(s.title, "'", "''"), column(b.col), b.row+1, column(b.endCol-1), b.endRow)
+}
+
+// covered says whether a cell is hidden by a merge, so that it keeps no value.
+func (s sheet) covered(row, col int) bool {
+	return slices.ContainsFunc(s.merges, func(m block) bool { return m.has(row, col) && (m.row != row || m.col != col) })
+}
+
+// whole says whether all of a sheet is locked.
+func (s sheet) whole() bool {
+	return slices.ContainsFunc(s.locked, func(b block) bool { return b == block{0, 0, s.rows, s.cols} })
+}
+
+// A listing is what Google says of the spreadsheet: its sheets, the fences, the sheet to
+// put one on, the time zone, and how many cells it has.
 type listing struct {
-	sheets map[string]sheet
+	sheets []sheet
 	fences []*api.NamedRange
 	anchor int64
+	open   bool // there is a sheet to put a fence on
+	zone   string
+	cells  int
 }
+
+// tab finds the sheet of a tab of ours. Titles differ only where they do so without
+// regard to letter case.
+func (l listing) tab(t int) (sheet, bool) {
+	for _, s := range l.sheets {
+		if strings.EqualFold(s.title, tabs[t].title) {
+			return s, true
+		}
+	}
+	return sheet{}, false
+}
+
+// listed are the fields that a listing needs.
+const listed = "properties.timeZone,namedRanges(namedRangeId,name,range),sheets(properties(sheetId,title,gridProperties),merges,protectedRanges(range,requestingUserCanEdit,warningOnly))"
 
 // list asks for the spreadsheet's sheets and fences.
 func (c *client) list(ctx context.Context) (listing, error) {
-	l := listing{sheets: map[string]sheet{}}
+	var l listing
 	err := c.call(ctx, c.reads, "spreadsheets.get", func(ctx context.Context) error {
-		r, err := c.svc.Spreadsheets.Get(c.id).Fields("sheets.properties(sheetId,title,gridProperties)", "namedRanges(namedRangeId,name)").Context(ctx).Do()
+		r, err := c.svc.Spreadsheets.Get(c.id).Fields(listed).Context(ctx).Do()
 		if err != nil {
 			return err
 		}
-		for i, s := range r.Sheets {
+		if r.Properties != nil {
+			l.zone = r.Properties.TimeZone
+		}
+		for _, s := range r.Sheets {
 			p := s.Properties
 			if p == nil || p.GridProperties == nil {
 				continue
 			}
-			l.sheets[p.Title] = sheet{p.SheetId, int(p.GridProperties.RowCount), int(p.GridProperties.ColumnCount)}
-			if i == 0 {
-				l.anchor = p.SheetId
+			one := sheet{id: p.SheetId, title: p.Title, rows: int(p.GridProperties.RowCount), cols: int(p.GridProperties.ColumnCount)}
+			l.cells += one.rows * one.cols
+			for _, m := range s.Merges {
+				one.merges = append(one.merges, one.block(m))
+			}
+			for _, p := range s.ProtectedRanges {
+				if !p.RequestingUserCanEdit && !p.WarningOnly && p.Range != nil {
+					one.locked = append(one.locked, one.block(p.Range))
+				}
+			}
+			l.sheets = append(l.sheets, one)
+			if !l.open && !one.isLocked(0, 0) {
+				l.anchor, l.open = one.id, true
 			}
 		}
 		l.fences = fences(r.NamedRanges)
@@ -164,12 +222,23 @@ func (c *client) list(ctx context.Context) (listing, error) {
 	return l, err
 }
 
+// block reads a range by numbers; ends that are absent reach to the grid's.
+func (s sheet) block(r *api.GridRange) block {
+	b := block{int(r.StartRowIndex), int(r.StartColumnIndex), int(r.EndRowIndex), int(r.EndColumnIndex)}
+	b.endRow, b.endCol = cmp.Or(b.endRow, s.rows), cmp.Or(b.endCol, s.cols)
+	return b
+}
+
+func (s sheet) isLocked(row, col int) bool {
+	return slices.ContainsFunc(s.locked, func(b block) bool { return b.has(row, col) })
+}
+
 // get reads ranges, one grid of texts each, without blank rows or cells at the ends.
 func (c *client) get(ctx context.Context, ranges []string) ([][][]string, error) {
 	grids := make([][][]string, len(ranges))
 	err := c.call(ctx, c.reads, "values.batchGet", func(ctx context.Context) error {
 		r, err := c.svc.Spreadsheets.Values.BatchGet(c.id).Ranges(ranges...).ValueRenderOption("UNFORMATTED_VALUE").
-			DateTimeRenderOption("FORMATTED_STRING").MajorDimension("ROWS").Context(ctx).Do()
+			DateTimeRenderOption("SERIAL_NUMBER").MajorDimension("ROWS").Context(ctx).Do()
 		if err != nil {
 			return err
 		}
@@ -232,7 +301,8 @@ func (c *client) update(ctx context.Context, requests []*api.Request) error {
 //	no token, 4xx         blocked, auth
 //	no answer             temporary, timeout or unavailable
 //
-// The text never holds what Google says to a 400, since that may quote a cell.
+// What Google says to a 400 may quote a cell, so whatever looks like a number or an
+// address of a person is taken out of it.
 func classify(doing string, err error, now time.Time) error {
 	if err == nil {
 		return nil
@@ -268,7 +338,34 @@ func classifyStatus(doing string, g *googleapi.Error, now time.Time) error {
 	case g.Code == http.StatusRequestTimeout, g.Code == http.StatusConflict, g.Code >= 500:
 		return outcome.Temporary(outcome.Unavailable, quiet)
 	}
-	return outcome.Permanent(outcome.Refused, quiet)
+	return outcome.Permanent(outcome.Refused, &refusal{doing: doing, status: g.Code, words: public(g.Message)})
+}
+
+// A refusal is a request that Google understood and turned down, with its own words.
+type refusal struct {
+	doing  string
+	status int
+	words  string
+}
+
+func (r *refusal) Error() string {
+	return strings.TrimSuffix(fmt.Sprintf("%s: answered %d: %s", r.doing, r.status, r.words), ": ")
+}
+
+// words are what Google said to a request that it turned down; "" for other errors.
+func words(err error) string {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.words
+	}
+	return ""
+}
+
+var personal = regexp.MustCompile(`[^\s"'<>]+@[^\s"'<>]+|\+?[0-9][0-9 .-]{6,}[0-9]`)
+
+// public takes out of a text what may be about a person.
+func public(s string) string {
+	return personal.ReplaceAllString(strings.Join(strings.Fields(s), " "), "…")
 }
 
 // retryAfter reads the header in both of its forms; 0 where it is missing.

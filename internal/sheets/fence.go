@@ -63,12 +63,22 @@ func (c *client) holds(l listing) bool {
 	switch n := len(l.fences); {
 	case n == 1 && l.fences[0].Name == c.fence:
 		c.lost = 0
-		return true
+		return l.reachable(l.fences[0])
 	case n == 0 && c.lost >= unfenced:
 		c.fence = ""
 		return true
 	}
 	return false
+}
+
+// reachable says whether a fence's cell may be written, which every write does.
+func (l listing) reachable(n *api.NamedRange) bool {
+	for _, s := range l.sheets {
+		if n.Range != nil && n.Range.SheetId == s.id {
+			return !s.isLocked(int(n.Range.StartRowIndex), int(n.Range.StartColumnIndex))
+		}
+	}
+	return true
 }
 
 // mayWrite says whether it did at the last listing, and nothing has shown since that
@@ -78,6 +88,9 @@ func (c *client) mayWrite() bool { return c.fence != "" || c.lost >= unfenced }
 // take puts a fence of this client's in place of those of a listing. Whether it alone
 // holds it then, the next listing tells.
 func (c *client) take(ctx context.Context, l listing) error {
+	if !l.open {
+		return outcome.Blocked(outcome.Refused, errors.New("every tab of the spreadsheet is protected against the service account"))
+	}
 	if len(l.fences) == 0 {
 		c.lost++ // the one put before, if any, is gone
 	}

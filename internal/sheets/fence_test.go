@@ -26,7 +26,7 @@ func TestOvertakenWriteIsRefused(t *testing.T) {
 	r.put(t, changed(2))
 	msgs := r.changes(t)
 	arrived := false
-	r.paper.before = func(method string) *fault {
+	r.paper.before = func(method string) *mishap {
 		if method != "POST values:batchUpdate" {
 			return nil
 		}
@@ -35,7 +35,7 @@ func TestOvertakenWriteIsRefused(t *testing.T) {
 		r.handle(t, next)
 		r.paper.page(t, "Leads").shuffle(3) // now it would land in other rows
 		before := r.paper.Rows("Leads")
-		r.paper.after = func(string) *fault {
+		r.paper.after = func(string) *mishap {
 			r.paper.after, arrived = nil, true
 			if d := cmp.Diff(before, r.paper.Rows("Leads")); d != "" {
 				t.Errorf("the overtaken write did something:\n%s", d)
@@ -67,7 +67,7 @@ func TestIdleAuditLeavesTheFence(t *testing.T) {
 	held := active.client.fence
 	r.audit(t, former)
 	calls := 0
-	r.paper.before = func(string) *fault { calls++; return nil }
+	r.paper.before = func(string) *mishap { calls++; return nil }
 	r.put(t, changed(3))
 	r.handle(t, active)
 	r.mustMatch(t)
@@ -90,10 +90,10 @@ func TestLateWriteIsRefused(t *testing.T) {
 		r.put(t, leads(0, 5))
 		r.handle(t, w)
 		writes := 0
-		r.paper.before = func(method string) *fault {
+		r.paper.before = func(method string) *mishap {
 			if method == "POST values:batchUpdate" {
 				if writes++; writes == at {
-					return &fault{late: true}
+					return &mishap{late: true}
 				}
 			}
 			return nil
@@ -145,7 +145,7 @@ func TestDeletedFenceIsPutAgain(t *testing.T) {
 // Where named ranges can't be had the sheet is still written.
 func TestWithoutNamedRanges(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]*fault{"refused": {status: 400}, "ignored": {status: 200}} {
+	for name, answer := range map[string]*mishap{"refused": {status: 400}, "ignored": {status: 200}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)

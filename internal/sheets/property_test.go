@@ -45,8 +45,8 @@ type scene struct {
 	deletedOnce map[rowID]bool
 }
 
-// A kind is one kind of record that a scene tells of.
-type kind struct {
+// A sort is one sort of record that a scene tells of.
+type sort struct {
 	tab    int
 	key    func(n int) string // of the n-th record
 	record func(n int, status, customer string) any
@@ -54,7 +54,7 @@ type kind struct {
 	shows  func(n int) string // what it shows
 }
 
-var kinds = []kind{
+var sorts = []sort{
 	{leadsTab, func(n int) string { return contracts.KeyLead(lead(n).ID) }, func(n int, status, customer string) any {
 		l := lead(n)
 		l.Status, l.CustomerID = contracts.LeadStatus(status), customer
@@ -71,7 +71,7 @@ var kinds = []kind{
 			o.ConfirmedAt = o.OptedOutAt.Add(time.Second)
 		}
 		return o
-	}, 1, func(n int) string { return instant(lead(n).CreatedAt) }},
+	}, 1, func(n int) string { return person(lead(n).CreatedAt, "") }},
 }
 
 func customerID(n int) string { return "cus_" + lead(n).ID }
@@ -91,7 +91,7 @@ func (s *scene) run() {
 		s.writers[i] = s.writer(s.tb)
 	}
 	at := rapid.IntRange(0, 6).Draw(s.T, "records at first")
-	for _, k := range kinds {
+	for _, k := range sorts {
 		for n := range at {
 			s.put(s.tb, map[string]any{k.key(n): k.record(n, "new", "")})
 		}
@@ -149,7 +149,7 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 		do()
 		s.paper.before, s.paper.after = before, after
 	}
-	s.paper.before = func(string) *fault {
+	s.paper.before = func(string) *mishap {
 		if call++; call != at {
 			return nil
 		}
@@ -172,17 +172,17 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 				})
 			}
 		case "429":
-			return &fault{status: 429}
+			return &mishap{status: 429}
 		case "500":
-			return &fault{status: 500}
+			return &mishap{status: 500}
 		case "no answer":
-			return &fault{}
+			return &mishap{}
 		case "late":
-			return &fault{late: true}
+			return &mishap{late: true}
 		}
 		return nil
 	}
-	s.paper.after = func(string) *fault {
+	s.paper.after = func(string) *mishap {
 		if call != at {
 			return nil
 		}
@@ -190,9 +190,9 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 		case "person":
 			within(s.person)
 		case "500":
-			return &fault{status: 500}
+			return &mishap{status: 500}
 		case "no answer":
-			return &fault{}
+			return &mishap{}
 		case "killed":
 			kill()
 		case "late calls":
@@ -209,7 +209,7 @@ func (s *scene) disturbed(do func(ctx context.Context, writer int)) {
 
 // change changes the bucket.
 func (s *scene) change() {
-	k := rapid.SampledFrom(kinds).Draw(s.T, "kind")
+	k := rapid.SampledFrom(sorts).Draw(s.T, "kind")
 	n := rapid.IntRange(0, most-1).Draw(s.T, "record")
 	key := k.key(n)
 	switch rapid.IntRange(0, 5).Draw(s.T, "change") {
@@ -230,10 +230,10 @@ func (s *scene) change() {
 }
 
 // owner finds whose row a row clearly is; -1: nobody's, or not clear.
-func (k kind) owner(g page, row int, head []string) (n int, id rowID) {
+func (k sort) owner(g hands, row int, head []string) (n int, id rowID) {
 	for n := range most + 3 {
 		id, _ := rowOf(k.key(n))
-		columns := tabs[k.tab].columns
+		columns := tabs[k.tab].names()
 		if g.text(row, slices.Index(head, columns[0])) == id.key && g.text(row, slices.Index(head, columns[k.unique])) == k.shows(n) {
 			return n, id
 		}
@@ -243,7 +243,7 @@ func (k kind) owner(g page, row int, head []string) (n int, id rowID) {
 
 // person edits a tab.
 func (s *scene) person() {
-	k := rapid.SampledFrom(kinds).Draw(s.T, "tab")
+	k := rapid.SampledFrom(sorts).Draw(s.T, "tab")
 	title := tabs[k.tab].title
 	g := s.paper.page(s.tb, title)
 	rows := g.cells()
@@ -298,10 +298,10 @@ func (s *scene) person() {
 // has no row of its own any more, and only has to be there still.
 func (s *scene) checkNotes() {
 	found := map[string]bool{}
-	for _, k := range kinds {
+	for _, k := range sorts {
 		g := s.paper.page(s.tb, tabs[k.tab].title)
 		rows := g.cells()
-		key, col := slices.Index(rows[0], tabs[k.tab].columns[0]), slices.Index(rows[0], "Notes")
+		key, col := slices.Index(rows[0], tabs[k.tab].columns[0].name), slices.Index(rows[0], "Notes")
 		for r := 1; r < len(rows) && col >= 0; r++ {
 			note := g.text(r, col)
 			if note == "" {

@@ -20,16 +20,16 @@ type paper struct {
 	*google.Server
 	// before is asked before each call and after when it has been carried out; what
 	// they return is answered in place of the result.
-	before, after func(method string) *fault
+	before, after func(method string) *mishap
 	refuse        string // a text that no cell takes
 	// withoutNames is answered to requests for named ranges; nil: they are carried out.
-	withoutNames *fault
+	withoutNames *mishap
 	// late are calls that are still on their way when their caller has given them up.
 	late []func()
 }
 
-// A fault is an answer other than the right one: a status, or none at all (0).
-type fault struct {
+// A mishap is an answer other than the right one: a status, or none at all (0).
+type mishap struct {
 	status int
 	header http.Header
 	late   bool // carried out when land is called
@@ -67,7 +67,7 @@ func (p *paper) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	if p.refuse != "" && bytes.Contains(body, []byte(p.refuse)) {
-		return (&fault{status: 400}).answer(r)
+		return answer(r, 400, nil, `{"error":{"code":400,"message":"Invalid data[1]: the value is not taken, says lea@example.com","status":"INVALID_ARGUMENT"}}`)
 	}
 	if p.withoutNames != nil && bytes.Contains(body, []byte("NamedRange")) {
 		return p.withoutNames.answer(r)
@@ -104,7 +104,7 @@ func (p *paper) land() {
 	p.late = nil
 }
 
-func (f *fault) answer(r *http.Request) (*http.Response, error) {
+func (f *mishap) answer(r *http.Request) (*http.Response, error) {
 	if f.status == 0 {
 		return nil, io.ErrUnexpectedEOF
 	}
@@ -124,36 +124,43 @@ func answer(r *http.Request, status int, h http.Header, body string) (*http.Resp
 	return res, nil
 }
 
-// A page is one tab under a person's hands; rows and columns count from 0, the
+// Hands have one tab under a person's hands; rows and columns count from 0, the
 // header is row 0.
-type page struct {
+type hands struct {
 	tb    testing.TB
 	paper *paper
 	title string
 }
 
-func (p *paper) page(tb testing.TB, title string) page { return page{tb, p, title} }
+func (p *paper) page(tb testing.TB, title string) hands { return hands{tb, p, title} }
 
-func (g page) must(err error) {
+func (g hands) must(err error) {
 	g.tb.Helper()
 	if err != nil {
 		g.tb.Fatal(err)
 	}
 }
 
-func (g page) cells() [][]string             { return g.paper.Rows(g.title) }
-func (g page) set(row, col int, text string) { g.must(g.paper.SetCell(g.title, row+1, col+1, text)) }
-func (g page) insertRow(at int)              { g.must(g.paper.InsertRow(g.title, at+1)) }
-func (g page) deleteRow(at int)              { g.must(g.paper.DeleteRow(g.title, at+1)) }
-func (g page) insertColumn(at int)           { g.must(g.paper.InsertColumn(g.title, at+1)) }
-func (g page) sortDown(col int)              { g.must(g.paper.SortBy(g.title, col+1, true)) }
-func (g page) clear()                        { g.must(g.paper.Clear(g.title)) }
-func (g page) shuffle(seed uint64) {
+func (g hands) cells() [][]string             { return g.paper.Rows(g.title) }
+func (g hands) set(row, col int, text string) { g.must(g.paper.SetCell(g.title, row+1, col+1, text)) }
+func (g hands) insertRow(at int)              { g.must(g.paper.InsertRow(g.title, at+1)) }
+func (g hands) deleteRow(at int)              { g.must(g.paper.DeleteRow(g.title, at+1)) }
+func (g hands) insertColumn(at int)           { g.must(g.paper.InsertColumn(g.title, at+1)) }
+func (g hands) sortDown(col int)              { g.must(g.paper.SortBy(g.title, col+1, true)) }
+func (g hands) clear()                        { g.must(g.paper.Clear(g.title)) }
+func (g hands) shuffle(seed uint64) {
 	g.must(g.paper.Shuffle(g.title, rand.New(rand.NewPCG(seed, 0))))
 }
 
+// notes adds a person's own column, and gives its place.
+func (g hands) notes() int {
+	at, err := g.paper.AddColumn(g.title, "Notes")
+	g.must(err)
+	return at - 1
+}
+
 // text is what a cell shows.
-func (g page) text(row, col int) string {
+func (g hands) text(row, col int) string {
 	if rows := g.cells(); row < len(rows) && col >= 0 && col < len(rows[row]) {
 		return rows[row][col]
 	}
@@ -162,7 +169,7 @@ func (g page) text(row, col int) string {
 
 // table gives the rows below the header as maps from heading to text, blank rows
 // left out.
-func (g page) table() []map[string]string {
+func (g hands) table() []map[string]string {
 	rows := g.cells()
 	var out []map[string]string
 	for _, cells := range rows[min(1, len(rows)):] {

@@ -2,6 +2,7 @@ package sheets
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -56,7 +57,7 @@ func (r *rig) writer(tb testing.TB) *Writer {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	opt := Options{SpreadsheetID: "sheet1", Store: r.store, Scan: r.scan}
+	opt := Options{SpreadsheetID: "sheet1", Store: r.store, Keys: r.keys, Read: r.read}
 	c := newClient(svc, opt)
 	c.now = func() time.Time { return r.clock }
 	c.sleep = func(ctx context.Context, d time.Duration) error {
@@ -66,6 +67,14 @@ func (r *rig) writer(tb testing.TB) *Writer {
 	w := newWriter(c, opt)
 	w.jitter = func(d time.Duration) time.Duration { return d / 2 }
 	return w
+}
+
+func (r *rig) keys(ctx context.Context, kinds []string, yield func(string, uint64, bool) error) error {
+	return bus.Keys(ctx, r.js, kinds, yield)
+}
+
+func (r *rig) read(ctx context.Context, keys []string) ([]contracts.Message, error) {
+	return bus.Read(ctx, r.js, keys)
 }
 
 // scan reads the bucket.
@@ -168,39 +177,73 @@ func leads(from, to int) map[string]any {
 	return m
 }
 
+// paris is the time zone of the spreadsheet.
+var paris = func() *time.Location {
+	zone, err := time.LoadLocation("Europe/Paris")
+	if err != nil {
+		panic(err)
+	}
+	return zone
+}()
+
+// person is how a person sees a cell: times on the clock of the spreadsheet's time zone.
+func person(v any, _ string) string {
+	switch v := v.(type) {
+	case time.Time:
+		return v.In(paris).Format("2006-01-02 15:04:05")
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	s, _ := v.(string)
+	return s
+}
+
 // check says how the sheet differs from the bucket, "" when not at all: each key has
 // one row, right in every cell.
 func (r *rig) check(tb testing.TB) string {
 	tb.Helper()
 	w := r.writer(tb)
-	wants, err := w.bucket(tb.Context())
+	all, err := w.keys(tb.Context())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	diff := ""
-	for t, want := range wants {
+	for t := range tabs {
 		g := r.paper.page(tb, tabs[t].title)
 		should, is := map[string]map[string]string{}, map[string]map[string]string{}
-		for key, cells := range want.rows {
+		rows, err := w.read(tb.Context(), t, all[t].order)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for key, cells := range rows {
+			if cells == nil {
+				continue
+			}
 			row := map[string]string{}
 			for i, c := range cells {
-				if s := text(c); s != "" {
-					row[tabs[t].columns[i]] = s
+				if s := person(c, tabs[t].columns[i].name); s != "" {
+					row[tabs[t].columns[i].name] = s
 				}
 			}
 			should[key] = row
 		}
 		for _, row := range g.table() {
-			key := row[tabs[t].columns[0]]
+			key := row[tabs[t].columns[0].name]
 			if key == "" {
 				continue
 			}
 			if is[key] != nil {
 				diff += fmt.Sprintf("%s: %s has two rows\n", tabs[t].title, key)
 			}
-			for heading := range row {
-				if !slices.Contains(tabs[t].columns, heading) {
+			for heading, shown := range row {
+				i := slices.Index(tabs[t].names(), heading)
+				if i < 0 {
 					delete(row, heading)
+				} else if days, err := strconv.ParseFloat(shown, 64); err == nil && tabs[t].columns[i].kind == moment {
+					// A row that a person inserted has no format of its own.
+					row[heading] = time.Date(1899, 12, 30, 0, 0, 0, 0, time.UTC).Add(time.Duration(days*86400+0.5) * time.Second).Format("2006-01-02 15:04:05")
 				}
 			}
 			is[key] = row
@@ -232,7 +275,8 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 	ended := sub("sub_3", "canceled", at.Add(3*time.Hour), 300)
 	ended.EndedAt = at.Add(3 * time.Hour)
 	r.put(t, map[string]any{
-		"lead.1": contracts.Lead{ID: "1", CreatedAt: at, Name: "Léa", Phone: "+33639980001", Email: "lea@example.com", FormID: "f", Status: contracts.LeadOptedOut, OptedOutAt: at, CustomerID: "cus_1"},
+		"lead.1": contracts.Lead{ID: "1", CreatedAt: at, Name: "Léa", Phone: "+33639980001", Email: "lea@example.com", FormID: "f", Status: contracts.LeadOptedOut, OptedOutAt: at, CustomerID: "cus_1",
+			Answers: map[string][]string{"city": {"Lyon", "Paris"}, "budget": {"500"}}, Platform: "ig", CampaignID: "c1", AdID: "a1"},
 		"customer.cus_1": contracts.Customer{ID: "cus_1", Name: "Léa", Email: "lea@example.com", Phone: "+33639980001", LeadID: "1", Status: contracts.CustomerPastDue, Access: contracts.AccessActive,
 			Subscriptions: []string{"sub_1", "sub_2", "sub_3"}, Since: at},
 		"subscription.sub_1": sub("sub_1", "past_due", at.Add(2*time.Hour), 1900), // runs, newest
@@ -240,7 +284,8 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 		"subscription.sub_3": ended,
 		"churn.sub_3":        contracts.Churn{SubscriptionID: "sub_3", CustomerID: "cus_1", Email: "lea@example.com", PriceID: "price_sub_3", Amount: new(int64(300)), Currency: "eur", EndedAt: at, Reason: "cancellation_requested"},
 		"optout.33639980001": contracts.OptOut{Phone: "+33639980001", OptedOutAt: at, Keyword: "STOP", ConfirmedAt: at.Add(time.Second), Source: contracts.OptOutBySMS},
-		"incident.leads-9":   contracts.Incident{ID: "leads-9", At: at, Severity: contracts.SeverityWarning, Consumer: "leads", Reason: "no such lead", Action: "nats consumer reset WEBHOOKS leads --sequence 9"},
+		"incident.leads-9": contracts.Incident{ID: "leads-9", At: at, Severity: contracts.SeverityWarning, Consumer: "leads", Reason: "no such lead", Action: "nats consumer reset WEBHOOKS leads --sequence 9",
+			Count: 3, ResolvedAt: at.Add(time.Hour)},
 	})
 	msgs := r.changes(t)
 	var leadTime time.Time
@@ -255,15 +300,17 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 		}
 	}
 	want := map[string][]map[string]string{
-		"Leads": {{"id": "1", "created_at": "2026-02-01T08:30:00Z", "name": "Léa", "phone": "+33639980001", "email": "lea@example.com", "form_id": "f",
-			"status": "opted_out", "opted_out_at": "2026-02-01T08:30:00Z", "customer_id": "cus_1", "updated_at": instant(leadTime)}},
+		"Leads": {{"id": "1", "created_at": "2026-02-01 09:30:00", "name": "Léa", "phone": "+33639980001", "email": "lea@example.com", "form_id": "f",
+			"status": "opted_out", "opted_out_at": "2026-02-01 09:30:00", "customer_id": "cus_1", "updated_at": person(leadTime, ""),
+			"answers": "budget: 500\ncity: Lyon, Paris", "platform": "ig", "campaign_id": "c1", "ad_id": "a1"}},
 		"Clients": {{"customer_id": "cus_1", "name": "Léa", "email": "lea@example.com", "phone": "+33639980001", "lead_id": "1", "status": "past_due", "access": "active",
-			"subscription_id": "sub_1", "price_id": "price_sub_1", "amount": "1900", "currency": "eur", "current_period_end": "2026-03-01T08:30:00Z", "failed_attempts": "2",
-			"updated_at": "2026-02-01T10:30:00Z"}},
-		"Churn": {{"subscription_id": "sub_3", "customer_id": "cus_1", "email": "lea@example.com", "price_id": "price_sub_3", "amount": "300", "currency": "eur",
-			"ended_at": "2026-02-01T08:30:00Z", "reason": "cancellation_requested"}},
-		"Opt-outs":  {{"phone": "+33639980001", "opted_out_at": "2026-02-01T08:30:00Z", "keyword": "STOP", "confirmed_at": "2026-02-01T08:30:01Z"}},
-		"Incidents": {{"id": "leads-9", "at": "2026-02-01T08:30:00Z", "severity": "warning", "consumer": "leads", "reason": "no such lead", "action": "nats consumer reset WEBHOOKS leads --sequence 9"}},
+			"subscription_id": "sub_1", "price_id": "price_sub_1", "amount": "19", "currency": "eur", "current_period_end": "2026-03-01 09:30:00", "failed_attempts": "2",
+			"updated_at": "2026-02-01 11:30:00"}},
+		"Churn": {{"subscription_id": "sub_3", "customer_id": "cus_1", "email": "lea@example.com", "price_id": "price_sub_3", "amount": "3", "currency": "eur",
+			"ended_at": "2026-02-01 09:30:00", "reason": "cancellation_requested"}},
+		"Opt-outs": {{"phone": "+33639980001", "opted_out_at": "2026-02-01 09:30:00", "keyword": "STOP", "confirmed_at": "2026-02-01 09:30:01"}},
+		"Incidents": {{"id": "leads-9", "at": "2026-02-01 09:30:00", "severity": "warning", "consumer": "leads", "reason": "no such lead", "action": "nats consumer reset WEBHOOKS leads --sequence 9",
+			"count": "3", "resolved_at": "2026-02-01 10:30:00"}},
 	}
 	got := map[string][]map[string]string{}
 	for _, tab := range tabs {
@@ -273,7 +320,7 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 		t.Fatal(d)
 	}
 	for _, tab := range tabs {
-		if d := cmp.Diff(tab.columns, r.paper.page(t, tab.title).cells()[0]); d != "" {
+		if d := cmp.Diff(tab.names(), r.paper.page(t, tab.title).cells()[0]); d != "" {
 			t.Errorf("header of %s: %s", tab.title, d)
 		}
 	}
@@ -281,7 +328,7 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if amount, ok := res.Values[0][0].(float64); !ok || amount != 1900 {
+	if amount, ok := res.Values[0][0].(float64); !ok || amount != 19 {
 		t.Errorf("the amount is %v, not a number", res.Values[0][0])
 	}
 
@@ -289,7 +336,7 @@ func TestEveryTabShowsItsRecords(t *testing.T) {
 	changed := sub("sub_1", "active", at.Add(4*time.Hour), 2900)
 	r.put(t, map[string]any{"subscription.sub_1": changed})
 	r.handle(t, w)
-	if got := r.paper.page(t, "Clients").table()[0]; got["amount"] != "2900" || got["updated_at"] != "2026-02-01T12:30:00Z" {
+	if got := r.paper.page(t, "Clients").table()[0]; got["amount"] != "29" || got["updated_at"] != "2026-02-01 13:30:00" {
 		t.Errorf("row after the subscription's change: %v", got)
 	}
 	r.mustMatch(t)
@@ -366,7 +413,7 @@ func TestSmallChangesTakeFewCalls(t *testing.T) {
 	r.put(t, leads(0, 20))
 	r.handle(t, w)
 	calls := 0
-	r.paper.before = func(string) *fault { calls++; return nil }
+	r.paper.before = func(string) *mishap { calls++; return nil }
 	r.put(t, leads(20, 22))
 	r.handle(t, w)
 	if calls > 5 {
@@ -397,50 +444,43 @@ func TestQuotaHoldsUnderAStreamOfChanges(t *testing.T) {
 // During the whole of each case, a person does something to the sheet.
 func TestRowsAreFoundAgain(t *testing.T) {
 	t.Parallel()
-	clearRow := func(g page, row int) {
+	clearRow := func(g hands, row int) {
 		for c := range g.cells()[row] {
 			g.set(row, c, "")
 		}
 	}
-	deleteColumn := func(g page, col int) {
-		// There is no hand for this: all that was right of it moves left.
-		for r, row := range g.cells() {
-			for c := col; c < len(row); c++ {
-				g.set(r, c, g.text(r, c+1))
-			}
-		}
-	}
-	for name, edit := range map[string]func(g page){
-		"sorted":                  func(g page) { g.sortDown(0) },
-		"row inserted":            func(g page) { g.insertRow(3) },
-		"row deleted":             func(g page) { g.deleteRow(4) },
-		"several deleted":         func(g page) { g.deleteRow(4); g.deleteRow(2); g.deleteRow(1) },
-		"emptied":                 func(g page) { g.clear() },
-		"column inserted between": func(g page) { g.insertColumn(3); g.set(0, 3, "Mine"); g.set(2, 3, "x") },
-		"column inserted before":  func(g page) { g.insertColumn(0) },
-		"column deleted":          func(g page) { deleteColumn(g, 4) },
-		"first column deleted":    func(g page) { deleteColumn(g, 0) },
-		"header deleted":          func(g page) { g.deleteRow(0) },
-		"header emptied":          func(g page) { clearRow(g, 0) },
-		"heading renamed":         func(g page) { g.set(0, 4, "E-mail") },
-		"key's heading renamed":   func(g page) { g.set(0, 0, "Lead") },
-		"keys emptied":            func(g page) { g.set(2, 0, ""); g.set(5, 0, "") },
-		"keys overwritten":        func(g page) { g.set(2, 0, "1000006"); g.set(5, 0, "x") },
-		"cells overwritten":       func(g page) { g.set(2, 2, "somebody"); g.set(2, 6, "") },
-		"grid cut": func(g page) {
+	deleteColumn := func(g hands, col int) { g.must(g.paper.DeleteColumn(g.title, col+1)) }
+	for name, edit := range map[string]func(g hands){
+		"sorted":                  func(g hands) { g.sortDown(0) },
+		"row inserted":            func(g hands) { g.insertRow(3) },
+		"row deleted":             func(g hands) { g.deleteRow(4) },
+		"several deleted":         func(g hands) { g.deleteRow(4); g.deleteRow(2); g.deleteRow(1) },
+		"emptied":                 func(g hands) { g.clear() },
+		"column inserted between": func(g hands) { g.insertColumn(3); g.set(0, 3, "Mine"); g.set(2, 3, "x") },
+		"column inserted before":  func(g hands) { g.insertColumn(0) },
+		"column deleted":          func(g hands) { deleteColumn(g, 4) },
+		"first column deleted":    func(g hands) { deleteColumn(g, 0) },
+		"header deleted":          func(g hands) { g.deleteRow(0) },
+		"header emptied":          func(g hands) { clearRow(g, 0) },
+		"heading renamed":         func(g hands) { g.set(0, 4, "E-mail") },
+		"key's heading renamed":   func(g hands) { g.set(0, 0, "Lead") },
+		"keys emptied":            func(g hands) { g.set(2, 0, ""); g.set(5, 0, "") },
+		"keys overwritten":        func(g hands) { g.set(2, 0, "1000006"); g.set(5, 0, "x") },
+		"cells overwritten":       func(g hands) { g.set(2, 2, "somebody"); g.set(2, 6, "") },
+		"grid cut": func(g hands) {
 			for range 985 {
 				g.deleteRow(12)
 			}
 		},
-		"person's row below":       func(g page) { g.set(30, 12, "total") },
-		"sorted, title row on top": func(g page) { g.sortDown(0); g.insertRow(0); g.set(0, 2, "Our leads") },
-		"sorted, column inserted":  func(g page) { g.sortDown(0); g.insertColumn(5) },
-		"row copied": func(g page) {
-			for c, text := range g.cells()[3][:10] {
+		"person's row below":       func(g hands) { g.set(30, len(tabs[leadsTab].columns), "total") },
+		"sorted, title row on top": func(g hands) { g.sortDown(0); g.insertRow(0); g.set(0, 2, "Our leads") },
+		"sorted, column inserted":  func(g hands) { g.sortDown(0); g.insertColumn(5) },
+		"row copied": func(g hands) {
+			for c, text := range g.cells()[3][:len(tabs[leadsTab].columns)] {
 				g.set(9, c, text)
 			}
 		},
-		"tab deleted": func(g page) { g.must(g.paper.DeleteTab(g.title)) },
+		"tab deleted": func(g hands) { g.must(g.paper.DeleteTab(g.title)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -449,9 +489,9 @@ func TestRowsAreFoundAgain(t *testing.T) {
 			r.put(t, leads(0, 8))
 			r.handle(t, w)
 			g := r.paper.page(t, "Leads")
-			g.set(0, 10, "Notes")
+			notesAt := g.notes()
 			for n := range 8 {
-				g.set(n+1, 10, "note "+g.text(n+1, 0))
+				g.set(n+1, notesAt, "note "+g.text(n+1, 0))
 			}
 			edit(g)
 			notes := func() (n int) {
@@ -497,12 +537,12 @@ func TestRowsAreFoundAgain(t *testing.T) {
 // its row.
 func TestMovedInTheMoment(t *testing.T) {
 	t.Parallel()
-	for name, person := range map[string]func(g page){
-		"sorted":              func(g page) { g.sortDown(0) },
-		"inserted":            func(g page) { g.insertRow(1) },
-		"inserted and sorted": func(g page) { g.insertRow(3); g.insertRow(2); g.sortDown(2) },
-		"changed row deleted": func(g page) { g.deleteRow(6) },
-		"row deleted":         func(g page) { g.deleteRow(2) },
+	for name, person := range map[string]func(g hands){
+		"sorted":              func(g hands) { g.sortDown(0) },
+		"inserted":            func(g hands) { g.insertRow(1) },
+		"inserted and sorted": func(g hands) { g.insertRow(3); g.insertRow(2); g.sortDown(2) },
+		"changed row deleted": func(g hands) { g.deleteRow(6) },
+		"row deleted":         func(g hands) { g.deleteRow(2) },
 	} {
 		for nth := 1; nth <= 2; nth++ {
 			for _, lost := range []bool{false, true} {
@@ -514,12 +554,12 @@ func TestMovedInTheMoment(t *testing.T) {
 					r.handle(t, w)
 					r.clock = r.clock.Add(time.Minute) // for a last look there must be quota
 					g := r.paper.page(t, "Leads")
-					g.set(0, 10, "Notes")
+					notesAt := g.notes()
 					for n := range 8 {
-						g.set(n+1, 10, "note "+g.text(n+1, 0))
+						g.set(n+1, notesAt, "note "+g.text(n+1, 0))
 					}
 					writes, notes := 0, 0
-					r.paper.before = func(method string) *fault {
+					r.paper.before = func(method string) *mishap {
 						if strings.HasPrefix(method, "POST") {
 							if writes++; writes == nth {
 								person(g)
@@ -530,9 +570,9 @@ func TestMovedInTheMoment(t *testing.T) {
 						}
 						return nil
 					}
-					r.paper.after = func(method string) *fault {
+					r.paper.after = func(method string) *mishap {
 						if lost && writes == nth && strings.HasPrefix(method, "POST") {
-							return &fault{}
+							return &mishap{}
 						}
 						return nil
 					}
@@ -565,14 +605,14 @@ func TestMovedInTheMoment(t *testing.T) {
 // A small change makes Handle see, and mend, what a person did to other rows.
 func TestOtherRowsAreMendedAtTheNextChange(t *testing.T) {
 	t.Parallel()
-	for name, edit := range map[string]func(g page){
-		"deleted": func(g page) { g.deleteRow(2) },
-		"copied": func(g page) {
+	for name, edit := range map[string]func(g hands){
+		"deleted": func(g hands) { g.deleteRow(2) },
+		"copied": func(g hands) {
 			for c, text := range g.cells()[3] {
 				g.set(12, c, text)
 			}
 		},
-		"heading": func(g page) { g.set(0, 3, "Mobile") },
+		"heading": func(g hands) { g.set(0, 3, "Mobile") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -597,7 +637,7 @@ func TestUnseenWriteIsLookedAtFirst(t *testing.T) {
 	r.put(t, leads(0, 5))
 	r.handle(t, w)
 	r.put(t, changed(2))
-	r.paper.before = func(method string) *fault {
+	r.paper.before = func(method string) *mishap {
 		if method == "POST values:batchUpdate" {
 			r.paper.before = nil
 			r.paper.page(t, "Leads").shuffle(5)
@@ -621,8 +661,8 @@ func TestDeletedRecordIsEmptied(t *testing.T) {
 	r.put(t, leads(0, 3))
 	r.handle(t, w)
 	g := r.paper.page(t, "Leads")
-	g.set(0, 10, "Notes")
-	g.set(2, 10, "mine")
+	notesAt := g.notes()
+	g.set(2, notesAt, "mine")
 	r.delete(t, contracts.KeyLead(lead(1).ID))
 	r.handle(t, w)
 	r.mustMatch(t)
@@ -638,7 +678,7 @@ func TestReplayWritesNothing(t *testing.T) {
 	r.put(t, leads(0, 600))
 	r.handle(t, w)
 	fence := false // a new writer takes it
-	r.paper.before = func(method string) *fault {
+	r.paper.before = func(method string) *mishap {
 		if strings.HasPrefix(method, "POST") && !(fence && method == "POST sheet1:batchUpdate") {
 			t.Errorf("a replay wrote: %s", method)
 		}
@@ -662,15 +702,8 @@ func TestRefusedRowIsIsolated(t *testing.T) {
 			bad := lead(n / 2)
 			r.paper.refuse = bad.Name + `"`
 			r.put(t, leads(1, n+1))
-			msgs := r.changes(t)
-			for i, err := range w.Handle(t.Context(), msgs) {
-				isBad := msgs[i].Subject == contracts.SubjectOfKey(contracts.KeyLead(bad.ID))
-				if o := outcome.Of(err); isBad && (err == nil || o.Kind != outcome.KindPermanent || o.Reason != outcome.Refused) {
-					t.Errorf("the refused row: %v", err)
-				} else if !isBad && err != nil {
-					t.Errorf("another row: %v", err)
-				}
-			}
+			r.handle(t, w)
+			r.wantIncident(t, "sheets-place-leads-", "column name", "Invalid data[1]: the value is not taken, says …")
 			rows := r.paper.page(t, "Leads").table()
 			if len(rows) != n+1 {
 				t.Errorf("%d rows, want %d", len(rows), n+1)
@@ -685,32 +718,77 @@ func TestRefusedRowIsIsolated(t *testing.T) {
 			r.put(t, map[string]any{contracts.KeyLead(bad.ID): bad})
 			r.handle(t, w)
 			r.audit(t, w)
+			r.handle(t, w)
 			r.mustMatch(t)
+			r.wantNoIncident(t)
 		})
 	}
 }
 
-func TestEverythingRefusedIsBlocked(t *testing.T) {
+// openIncidents are those that nothing has mended yet.
+func (r *rig) openIncidents(tb testing.TB) (open []contracts.Incident) {
+	tb.Helper()
+	if err := r.scan(context.Background(), func(m contracts.Message) error {
+		var i contracts.Incident
+		if strings.HasPrefix(m.Subject, "$KV.crm.incident.") && json.Unmarshal(m.Data, &i) == nil && i.ResolvedAt.IsZero() {
+			open = append(open, i)
+		}
+		return nil
+	}); err != nil {
+		tb.Fatal(err)
+	}
+	return open
+}
+
+// wantIncident wants exactly one open incident, with some words in it.
+func (r *rig) wantIncident(tb testing.TB, id string, words ...string) {
+	tb.Helper()
+	open := r.openIncidents(tb)
+	if len(open) != 1 || !strings.HasPrefix(open[0].ID, id) || open[0].Consumer != "sheets" {
+		tb.Fatalf("open incidents: %+v", open)
+	}
+	for _, word := range words {
+		if !strings.Contains(open[0].Reason, word) {
+			tb.Errorf("%q is not in %q", word, open[0].Reason)
+		}
+	}
+}
+
+func (r *rig) wantNoIncident(tb testing.TB) {
+	tb.Helper()
+	if open := r.openIncidents(tb); len(open) != 0 {
+		tb.Errorf("open incidents: %+v", open)
+	}
+}
+
+// What is turned down in every row is one column's fault: the rows come without it.
+func TestRefusedColumnIsSetAside(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	w := r.writer(t)
 	r.put(t, leads(0, 1))
 	r.handle(t, w)
 	r.paper.refuse = "Léa"
-	r.put(t, leads(1, 6))
-	msgs := r.changes(t)
-	for _, err := range w.Handle(t.Context(), msgs) {
-		if o := outcome.Of(err); err == nil || o.Kind != outcome.KindBlocked || o.Reason != outcome.Refused {
-			t.Fatalf("got %v", err)
+	r.put(t, leads(1, 60))
+	r.handle(t, w)
+	r.wantIncident(t, "sheets-place-leads-", "column name of tab Leads")
+	rows := r.paper.page(t, "Leads").table()
+	for _, row := range rows[1:] {
+		if row["name"] != "" || row["email"] == "" || row["status"] != "new" {
+			t.Errorf("row %v", row)
 		}
 	}
+	if len(rows) != 60 {
+		t.Errorf("%d rows", len(rows))
+	}
+	r.audit(t, w)
+	r.handle(t, w)
+	r.wantIncident(t, "sheets-place-leads-", "column name of tab Leads")
 	r.paper.refuse = ""
-	for _, err := range w.Handle(t.Context(), msgs) {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	r.audit(t, w)
+	r.handle(t, w)
 	r.mustMatch(t)
+	r.wantNoIncident(t)
 }
 
 func TestUnreadableRecordIsPermanentAndAlone(t *testing.T) {
@@ -786,7 +864,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 func TestBusyGoogleIsAskedAgainLater(t *testing.T) {
 	t.Parallel()
-	for name, f := range map[string]*fault{
+	for name, f := range map[string]*mishap{
 		"quota":     {status: 429, header: http.Header{"Retry-After": {"3"}}},
 		"error":     {status: 503},
 		"no answer": {},
@@ -798,7 +876,7 @@ func TestBusyGoogleIsAskedAgainLater(t *testing.T) {
 			r.put(t, leads(0, 3))
 			bad := 3
 			var asked []time.Time
-			r.paper.before = func(string) *fault {
+			r.paper.before = func(string) *mishap {
 				asked = append(asked, r.clock)
 				if bad--; bad >= 0 {
 					return f
@@ -821,7 +899,7 @@ func TestLongOutageIsHandedBack(t *testing.T) {
 	r := newRig(t)
 	w := r.writer(t)
 	r.put(t, leads(0, 2))
-	r.paper.before = func(string) *fault { return &fault{status: 429, header: http.Header{"Retry-After": {"55"}}} }
+	r.paper.before = func(string) *mishap { return &mishap{status: 429, header: http.Header{"Retry-After": {"55"}}} }
 	began := r.clock
 	for _, err := range w.Handle(t.Context(), r.changes(t)) {
 		if o := outcome.Of(err); o.Kind != outcome.KindTemporary || o.Reason != outcome.RateLimited || o.After != 55*time.Second {
@@ -851,10 +929,10 @@ func TestWrittenButNotAnsweredMakesNoSecondRow(t *testing.T) {
 				}
 				r.put(t, leads(5, 9))
 				writes := 0
-				r.paper.after = func(method string) *fault {
+				r.paper.after = func(method string) *mishap {
 					if strings.HasPrefix(method, "POST") {
 						if writes++; writes == nth {
-							return &fault{}
+							return &mishap{}
 						}
 					}
 					return nil
@@ -872,12 +950,12 @@ func TestStaleScanIsNotTrusted(t *testing.T) {
 	w := r.writer(t)
 	r.put(t, leads(0, 2))
 	r.handle(t, w)
-	w.scan = func(ctx context.Context, yield func(contracts.Message) error) error {
-		return r.scan(ctx, func(m contracts.Message) error {
-			if m.Sequence == r.newest {
+	w.opt.Keys = func(ctx context.Context, kinds []string, yield func(string, uint64, bool) error) error {
+		return r.keys(ctx, kinds, func(key string, revision uint64, deleted bool) error {
+			if revision == r.newest {
 				return nil // as a replica that lags would
 			}
-			return yield(m)
+			return yield(key, revision, deleted)
 		})
 	}
 	if _, err := w.Audit(t.Context()); err == nil || outcome.Of(err).Kind != outcome.KindTemporary {
@@ -888,12 +966,12 @@ func TestStaleScanIsNotTrusted(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	good := Options{SpreadsheetID: "s", CredentialsFile: "/nonexistent/file.json", Store: r.store, Scan: r.scan}
+	good := Options{SpreadsheetID: "s", CredentialsFile: "/nonexistent/file.json", Store: r.store, Keys: r.keys, Read: r.read}
 	for name, change := range map[string]func(*Options){
 		"no id":            func(o *Options) { o.SpreadsheetID = "" },
 		"no file":          func(o *Options) { o.CredentialsFile = "" },
 		"no store":         func(o *Options) { o.Store = nil },
-		"no scan":          func(o *Options) { o.Scan = nil },
+		"no keys":          func(o *Options) { o.Keys = nil },
 		"negative quota":   func(o *Options) { o.Reads = -1 },
 		"file not present": func(*Options) {},
 	} {
@@ -912,7 +990,7 @@ func TestCancelledHandleReturnsAtOnce(t *testing.T) {
 	r.put(t, leads(0, 2))
 	msgs := r.changes(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	r.paper.before = func(string) *fault { cancel(); return nil }
+	r.paper.before = func(string) *mishap { cancel(); return nil }
 	for _, err := range w.Handle(ctx, msgs) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
@@ -934,7 +1012,7 @@ func TestFrozenWriterReadsAgain(t *testing.T) {
 			}
 			var reads, writes int
 			var read time.Time
-			r.paper.before = func(method string) *fault {
+			r.paper.before = func(method string) *mishap {
 				if strings.HasPrefix(method, "POST") {
 					if writes++; r.clock.Sub(read) > maxAge {
 						t.Errorf("a write began %v after the last reading", r.clock.Sub(read))
@@ -942,7 +1020,7 @@ func TestFrozenWriterReadsAgain(t *testing.T) {
 				}
 				return nil
 			}
-			r.paper.after = func(method string) *fault {
+			r.paper.after = func(method string) *mishap {
 				read = r.clock
 				if strings.HasSuffix(method, "batchGet") {
 					if reads++; reads == 1 {
@@ -993,7 +1071,7 @@ func dial(tb testing.TB, r *rig, opt google.Options) (*google.Server, *Writer) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	w, err := New(context.Background(), Options{SpreadsheetID: "sheet1", CredentialsFile: file, URL: web.URL, Store: r.store, Scan: r.scan,
+	w, err := New(context.Background(), Options{SpreadsheetID: "sheet1", CredentialsFile: file, URL: web.URL, Store: r.store, Keys: r.keys, Read: r.read,
 		Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		tb.Fatal(err)

@@ -2,46 +2,12 @@ package sheets
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	api "google.golang.org/api/sheets/v4"
 )
 
-// A want is what the rows of one tab should be.
-type want struct {
-	rows  map[string][]any // by key; each as long as the tab has columns, the key first
-	order []string         // the keys as they came: in this order new rows are added
-	gone  map[string]bool  // keys whose record was deleted
-}
-
-func newWant() *want { return &want{rows: map[string][]any{}, gone: map[string]bool{}} }
-
-func (w *want) add(key string, cells []any) {
-	if _, ok := w.rows[key]; !ok {
-		w.order = append(w.order, key)
-	}
-	w.rows[key] = cells
-	delete(w.gone, key)
-}
-
-func (w *want) drop(key string) {
-	if _, ok := w.rows[key]; ok {
-		w.order = slices.DeleteFunc(w.order, func(k string) bool { return k == key })
-		delete(w.rows, key)
-	}
-	w.gone[key] = true
-}
-
-// A layout is where a tab's header and columns are. A person may have inserted
-// columns between ours, or rows above the header.
-type layout struct {
-	head int   // the header's row, from 0
-	at   []int // the place of each of the tab's columns, from 0
-}
-
-// mark stands in a row's last column from when its key was written until its cells
+// mark stands in a row's column for it from when its key was written until its cells
 // are: a key beside it may have landed in somebody else's row.
 const mark = "…"
 
@@ -54,81 +20,6 @@ type edit struct {
 	values []any
 }
 
-// locate finds the header and the columns. fix are the header cells to write where
-// some are missing. insert asks for a row or a column at the very beginning first,
-// since the place of the header or of the key is taken: "ROWS", "COLUMNS" or "".
-func locate(t int, grid [][]string) (lay layout, fix []edit, insert string) {
-	columns := tabs[t].columns
-	head, best := -1, 0
-	for r, row := range grid {
-		n := 0
-		for _, name := range columns {
-			if slices.Contains(row, name) {
-				n++
-			}
-		}
-		if n > best && n > len(columns)/2 {
-			head, best = r, n
-		}
-	}
-	if head < 0 {
-		if len(grid) > 0 && strings.Join(grid[0], "") != "" {
-			return layout{}, nil, "ROWS"
-		}
-		head = 0
-	}
-	lay = layout{head: head, at: make([]int, len(columns))}
-	var row []string
-	if head < len(grid) {
-		row = grid[head]
-	}
-	heading := func(c int) string {
-		if c < len(row) {
-			return row[c]
-		}
-		return ""
-	}
-	for i, name := range columns {
-		lay.at[i] = slices.Index(row, name)
-	}
-	if lay.at[0] < 0 && slices.Contains(columns, heading(0)) {
-		return layout{}, nil, "COLUMNS"
-	}
-	width := 0 // of all that is used
-	for _, r := range grid {
-		width = max(width, len(r))
-	}
-	for i := range columns {
-		if lay.at[i] >= 0 {
-			continue
-		}
-		// Its heading was changed when the place is where it should be, between its
-		// neighbours. Otherwise the column was deleted: it goes to the far right, where
-		// nothing of anybody's is.
-		natural := 0
-		if i > 0 {
-			natural = lay.at[i-1] + 1
-		}
-		next := i + 1
-		for next < len(columns) && lay.at[next] < 0 {
-			next++
-		}
-		switch free := !slices.Contains(lay.at, natural); {
-		case i == 0, free && natural >= width:
-			lay.at[i] = natural
-		case free && next < len(columns) && lay.at[next] == natural+next-i:
-			lay.at[i] = natural
-		case free && heading(natural) == "" && best == 0:
-			lay.at[i] = natural // the whole header was missing
-		default:
-			lay.at[i] = width
-		}
-		width = max(width, lay.at[i]+1)
-		fix = append(fix, edit{id: rowID{tab: t}, row: head, at: lay.at[i : i+1], values: []any{columns[i]}})
-	}
-	return lay, fix, ""
-}
-
 // A line is a row of the sheet as it was read.
 type line struct {
 	row    int
@@ -139,37 +30,50 @@ type line struct {
 	extras bool     // a person has written something into the row's other columns
 }
 
-// lines takes a grid apart, the header left out.
-func lines(lay layout, grid [][]string) []*line {
-	var out []*line
+// lines takes rows of a grid apart, the first of which is row from of the sheet. The
+// header is left out.
+func (p *page) lines(grid [][]string, from int) []*line {
+	out := make([]*line, 0, len(grid))
 	for r, row := range grid {
-		if r == lay.head {
-			continue
+		if from+r != p.layout.head {
+			out = append(out, p.line(row, from+r))
 		}
-		l := &line{row: r, cells: make([]string, len(lay.at)-1), blank: true}
-		for c, v := range row {
-			switch i := slices.Index(lay.at, c); {
-			case v == "":
-			case i == 0:
-				l.key = v
-			case i > 0:
-				l.cells[i-1] = v
-				l.marked = l.marked || i == len(lay.at)-1 && v == mark
-				l.blank = l.blank && l.marked
-			default:
-				l.extras = true
-			}
-		}
-		out = append(out, l)
 	}
 	return out
 }
 
+func (p *page) line(row []string, at int) *line {
+	columns := tabs[p.tab].columns
+	l := &line{row: at, cells: make([]string, len(columns)-1), blank: true}
+	for c, v := range row {
+		if v == "" {
+			continue
+		}
+		switch i := slices.Index(p.layout.at, c); {
+		case i == 0:
+			l.key = v
+		case i > 0:
+			l.cells[i-1] = columns[i].kind.shown(v)
+			if i == tabs[p.tab].mark && v == mark {
+				l.marked = true
+			} else if v != unchecked {
+				l.blank = false
+			}
+		case v != unchecked:
+			l.extras = true
+		}
+	}
+	return l
+}
+
+// unchecked is what an empty checkbox holds: nothing that anybody wrote.
+const unchecked = "FALSE"
+
 // like counts the cells that say what a row should say: those that are equal of
 // those that should not be blank.
-func (l *line) like(cells []any) (equal, filled int) {
-	for i, c := range cells[min(1, len(cells)):] {
-		if t := text(c); t != "" {
+func (l *line) like(cells []string) (equal, filled int) {
+	for i, t := range cells[min(1, len(cells)):] {
+		if t != "" {
 			filled++
 			if l.cells[i] == t {
 				equal++
@@ -179,107 +83,22 @@ func (l *line) like(cells []any) (equal, filled int) {
 	return equal, filled
 }
 
-func (l *line) is(cells []any) bool {
-	for i, c := range cells[1:] {
-		if l.cells[i] != text(c) {
-			return false
-		}
-	}
-	return true
-}
-
-// plan says what to write next so that the tab becomes what it should be; nothing
-// when it is. It has to be asked again, over a fresh reading, after each answer:
-//
-//  1. keys that were overwritten, first and alone: until they are back, the cells
-//     beside them are all that tells whose row it is;
-//  2. then cells, of rows with the right key;
-//  3. then keys of new rows, below everything, and the keys of rows to be emptied.
-//
-// Rows with a key that was never ours are left alone. Where a key has several rows,
-// the one with a person's own notes stays.
-func plan(t int, lay layout, grid [][]string, w *want, refused func(rowID, []any) bool) []edit {
-	all := lines(lay, grid)
-	byKey := map[string][]*line{}
-	for _, l := range all {
-		if l.key != "" {
-			byKey[l.key] = append(byKey[l.key], l)
-		}
-	}
-	if claims := claim(w, all, byKey); len(claims) > 0 {
-		var edits []edit
-		for l, key := range claims {
-			edits = append(edits, keyEdit(rowID{t, key}, lay, l.row, w.rows[key][0]))
-		}
-		slices.SortFunc(edits, func(a, b edit) int { return cmp.Compare(a.row, b.row) })
-		return edits
-	}
-
-	var cells, keys []edit
-	empty := func(l *line) {
-		if !l.blank || l.marked {
-			blank := make([]any, len(lay.at)-1)
-			for i := range blank {
-				blank[i] = ""
-			}
-			cells = append(cells, edit{id: rowID{t, l.key}, row: l.row, at: lay.at[1:], values: blank})
-			return
-		}
-		keys = append(keys, edit{id: rowID{t, l.key}, row: l.row, at: lay.at[:1], values: []any{""}})
-	}
-	next := used(grid, lay)
-	for _, key := range w.order {
-		should := w.rows[key]
-		rows := byKey[key]
-		if len(rows) == 0 {
-			keys = append(keys, keyEdit(rowID{t, key}, lay, next, should[0]))
-			next++
-			continue
-		}
-		stays := slices.MaxFunc(rows, func(a, b *line) int {
-			if a.extras != b.extras {
-				return map[bool]int{true: 1, false: -1}[a.extras]
-			}
-			na, _ := a.like(should)
-			nb, _ := b.like(should)
-			return cmp.Or(cmp.Compare(na, nb), cmp.Compare(b.row, a.row))
-		})
-		if !stays.is(should) && !refused(rowID{t, key}, should) {
-			cells = append(cells, edit{id: rowID{t, key}, row: stays.row, at: lay.at[1:], values: should[1:]})
-		}
-		for _, l := range rows {
-			if l != stays {
-				empty(l)
-			}
-		}
-	}
-	for key := range w.gone {
-		for _, l := range byKey[key] {
-			empty(l)
-		}
-	}
-	if len(cells) > 0 {
-		slices.SortFunc(cells, func(a, b edit) int { return cmp.Compare(a.row, b.row) })
-		return cells
-	}
-	slices.SortFunc(keys, func(a, b edit) int { return cmp.Compare(a.row, b.row) })
-	return keys
-}
-
 // keyEdit writes a key where it was not before.
-func keyEdit(id rowID, lay layout, row int, key any) edit {
-	last := len(lay.at) - 1
-	return edit{id: id, row: row, at: []int{lay.at[0], lay.at[last]}, values: []any{key, mark}}
+func (p *page) keyEdit(key string, row int) edit {
+	return edit{id: rowID{p.tab, key}, row: row, at: []int{p.layout.at[0], p.layout.at[tabs[p.tab].mark]}, values: []any{key, mark}}
 }
 
-// used is the first row below everything that is written, by anybody.
-func used(grid [][]string, lay layout) int {
-	for r := len(grid); r > lay.head+1; r-- {
-		if strings.Join(grid[r-1], "") != "" {
-			return r
-		}
+// emptyEdit takes out of a row what is ours: the cells first, and when they are blank,
+// the key.
+func (p *page) emptyEdit(l *line) edit {
+	if l.blank && !l.marked {
+		return edit{id: rowID{p.tab, l.key}, row: l.row, at: p.layout.at[:1], values: []any{""}}
 	}
-	return lay.head + 1
+	blank := make([]any, len(p.layout.at)-1)
+	for i := range blank {
+		blank[i] = ""
+	}
+	return edit{id: rowID{p.tab, l.key}, row: l.row, at: p.layout.at[1:], values: blank}
 }
 
 // tooCommon is from how many rows on a value says nothing about whose row it is in.
@@ -287,9 +106,11 @@ const tooCommon = 50
 
 // claim finds the rows of keys that are in no row any more, or alone in an otherwise
 // blank one, by what stands in the other cells: at least half of what should. It looks
-// only at rows whose own key has no right to them: one that is missing, or never was
-// ours, or is in other rows too, or is marked. byKey is changed accordingly.
-func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
+// only at lines whose own key has no right to them: one that is missing, or never was
+// ours, or is in other rows too, or is marked. want has what the rows of missing keys,
+// and of those lines' keys, should show, and order the missing keys. byKey has the
+// lines of a key, and is changed accordingly.
+func claim(want map[string][]string, order []string, all []*line, byKey map[string][]*line) map[*line]string {
 	type match struct {
 		line  *line
 		key   string
@@ -304,8 +125,8 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 	for {
 		var doubtful []match
 		for _, l := range all {
-			if !l.blank && claims[l] == "" && (w.rows[l.key] == nil || len(byKey[l.key]) > 1 || l.marked) {
-				own, _ := l.like(w.rows[l.key])
+			if !l.blank && claims[l] == "" && (want[l.key] == nil || len(byKey[l.key]) > 1 || l.marked) {
+				own, _ := l.like(want[l.key])
 				doubtful = append(doubtful, match{line: l, equal: own})
 			}
 		}
@@ -313,12 +134,12 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 			return claims
 		}
 		missing := map[value][]string{} // the keys of which it is a cell
-		for _, key := range w.order {
-			if claimed[key] || slices.ContainsFunc(byKey[key], func(l *line) bool { return !alone(l) }) {
+		for _, key := range order {
+			if claimed[key] || want[key] == nil || slices.ContainsFunc(byKey[key], func(l *line) bool { return !alone(l) }) {
 				continue
 			}
-			for i, c := range w.rows[key][1:] {
-				if t := text(c); t != "" {
+			for i, t := range want[key][1:] {
+				if t != "" {
 					missing[value{i, t}] = append(missing[value{i, t}], key)
 				}
 			}
@@ -332,7 +153,7 @@ func claim(w *want, all []*line, byKey map[string][]*line) map[*line]string {
 					continue
 				}
 				for _, key := range keys {
-					if equal, filled := d.line.like(w.rows[key]); !seen[key] && equal*2 >= filled && equal > d.equal {
+					if equal, filled := d.line.like(want[key]); !seen[key] && equal*2 >= filled && equal > d.equal {
 						matches = append(matches, match{d.line, key, equal})
 					}
 					seen[key] = true
@@ -363,19 +184,14 @@ func column(c int) string {
 	return name
 }
 
-// area is a range in A1 notation; rows and columns from 0, the last ones included.
-func area(t, row, col, lastRow, lastCol int) string {
-	return fmt.Sprintf("'%s'!%s%d:%s%d", tabs[t].title, column(col), row+1, column(lastCol), lastRow+1)
-}
-
 // ranges turns edits, sorted by row within each tab, into as few ranges as possible.
-func ranges(edits []edit) []*api.ValueRange {
-	type block struct {
+func ranges(pages *[numTabs]*page, edits []edit) []*api.ValueRange {
+	type part struct {
 		tab, row, col int
 		values        [][]any
 	}
-	var blocks []*block
-	open := map[[2]int]*block{} // the last one by tab and first column
+	var parts []*part
+	open := map[[2]int]*part{} // the last one by tab and first column
 	for _, e := range edits {
 		order := make([]int, len(e.at))
 		for i := range order {
@@ -394,19 +210,19 @@ func ranges(edits []edit) []*api.ValueRange {
 			id := [2]int{e.id.tab, e.at[order[from]]}
 			b := open[id]
 			if b == nil || b.row+len(b.values) != e.row || len(b.values[0]) != len(values) {
-				b = &block{tab: e.id.tab, row: e.row, col: id[1]}
+				b = &part{tab: e.id.tab, row: e.row, col: id[1]}
 				open[id] = b
-				blocks = append(blocks, b)
+				parts = append(parts, b)
 			}
 			b.values = append(b.values, values)
 			from = to
 		}
 	}
-	out := make([]*api.ValueRange, len(blocks))
-	for i, b := range blocks {
+	out := make([]*api.ValueRange, len(parts))
+	for i, b := range parts {
 		out[i] = &api.ValueRange{
 			MajorDimension: "ROWS",
-			Range:          area(b.tab, b.row, b.col, b.row+len(b.values)-1, b.col+len(b.values[0])-1),
+			Range:          pages[b.tab].sheet.area(block{b.row, b.col, b.row + len(b.values), b.col + len(b.values[0])}),
 			Values:         b.values,
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"leadpipe/contracts"
-	"leadpipe/internal/consent"
 	"leadpipe/internal/delivery"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/state"
@@ -75,11 +74,11 @@ func (s *Sender) decide(tx *state.Tx, j *job, token string, now time.Time) error
 	if err != nil {
 		return err
 	}
-	optedOut, err := consent.Out(tx, j.digits())
+	_, optedOut, err := state.Get[contracts.OptOut](tx, optoutKey)
 	if err != nil {
 		return err
 	}
-	optedOut = optedOut && r.Kind != contracts.SMSOptOutConfirmation
+	optedOut = (optedOut || !contact.OptedOutAt.IsZero()) && r.Kind != contracts.SMSOptOutConfirmation
 	switch {
 	case optedOut:
 		j.instead = suppressed
@@ -235,7 +234,7 @@ func (s *Sender) unsubscribed(tx *state.Tx, j *job, now time.Time) error {
 	if j.sms.Kind == contracts.SMSOptOutConfirmation {
 		return delivery.Confirm(tx, j.digits(), now)
 	}
-	return consent.Enter(tx, j.sms.To, contracts.Word{At: now, Kind: contracts.WordOptOut, Source: contracts.OptOutByProvider}, true)
+	return delivery.OptOut(tx, contracts.OptOut{Phone: j.sms.To, OptedOutAt: now, Source: contracts.OptOutByProvider})
 }
 
 // uncalled takes back the attempt that a claim had counted.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -186,40 +185,51 @@ func (p *parts) blacklist(_ context.Context, _ *errgroup.Group, store *state.Sto
 	return b.Handle, nil
 }
 
-// auditEvery is how often the spreadsheet is compared with the bucket as a whole.
-const auditEvery = 5 * time.Minute
+const (
+	// auditEvery is how often the spreadsheet is compared with the bucket as a whole, and
+	// retryEvery how often while Google does not let us write a part of it.
+	auditEvery = 5 * time.Minute
+	retryEvery = 2 * time.Minute
+	// firstAudit is when a process looks for the first time, the bucket be quiet or not;
+	// one that is not the writer then looks every idleAudit.
+	firstAudit = 20 * time.Second
+	idleAudit  = time.Hour
+	// dueAfter is the least pause before an audit that the writer asks for.
+	dueAfter = 20 * time.Second
+)
 
 func (p *parts) sheets(ctx context.Context, g *errgroup.Group, store *state.Store) (bus.Handler, error) {
-	kinds := []string{"lead.", "customer.", "subscription.", "churn.", "optout.", "incident."}
-	follows := func(key string) bool {
-		return slices.ContainsFunc(kinds, func(k string) bool { return strings.HasPrefix(key, k) })
-	}
 	w, err := sheets.New(ctx, sheets.Options{
 		SpreadsheetID: p.cfg.SheetsID, CredentialsFile: p.cfg.SheetsCredentials, URL: p.cfg.SheetsURL,
 		Reads: p.cfg.SheetsReads, Writes: p.cfg.SheetsWrites, Store: store, Registerer: p.reg,
-		Scan: func(ctx context.Context, yield func(contracts.Message) error) error {
-			return bus.Scan(ctx, p.js, follows, yield)
+		Keys: func(ctx context.Context, kinds []string, yield func(string, uint64, bool) error) error {
+			return bus.Keys(ctx, p.js, kinds, yield)
+		},
+		Read: func(ctx context.Context, keys []string) ([]contracts.Message, error) {
+			return bus.Read(ctx, p.js, keys)
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	// Only a process that has been the writer audits. One that no longer is one does no
-	// harm: two writers end right.
-	var writes atomic.Bool
+	// A process that has not been the writer lately audits rarely. One that no longer is
+	// the writer does no harm: two end right.
+	var wrote atomic.Int64
 	g.Go(func() error {
-		t := time.NewTicker(auditEvery)
+		t := time.NewTicker(5 * time.Second)
 		defer t.Stop()
+		next, ended := time.Now().Add(firstAudit), time.Now()
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-t.C:
 			}
-			if !writes.Load() {
+			if writer := time.Since(time.Unix(0, wrote.Load())) < idleAudit; time.Now().Before(next) && !(writer && w.Due() && time.Since(ended) > dueAfter) {
 				continue
 			}
 			repaired, err := w.Audit(ctx)
+			ended = time.Now()
 			switch {
 			case ctx.Err() != nil:
 				return nil
@@ -228,10 +238,18 @@ func (p *parts) sheets(ctx context.Context, g *errgroup.Group, store *state.Stor
 			case repaired > 0:
 				p.log.Info("spreadsheet repaired", "durable", contracts.Sheets, "rows", repaired)
 			}
+			switch writer := time.Since(time.Unix(0, wrote.Load())) < idleAudit; {
+			case w.Faulty():
+				next = time.Now().Add(retryEvery)
+			case writer || repaired > 0 || err != nil:
+				next = time.Now().Add(auditEvery)
+			default:
+				next = time.Now().Add(idleAudit)
+			}
 		}
 	})
 	return func(ctx context.Context, msgs []contracts.Message) []error {
-		writes.Store(true)
+		wrote.Store(time.Now().UnixNano())
 		return w.Handle(ctx, msgs)
 	}, nil
 }

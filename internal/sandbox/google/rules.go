@@ -98,6 +98,30 @@ func (v validation) allows(value any) bool {
 	return slices.Contains(v.oneOf, shown(value))
 }
 
+// extend lets what covers a column down to the last row cover n more: rows that are
+// added below look like the last one. That the API does as the browser does is not
+// documented.
+func (g *grid) extend(n int) {
+	for i := range g.formats {
+		if a := &g.formats[i].area; a.endRow == g.rows && a.row < a.endRow {
+			a.endRow += n
+		}
+	}
+	for i := range g.checks {
+		if a := &g.checks[i].area; a.endRow == g.rows {
+			a.endRow += n
+		}
+	}
+	for i := range g.guarded {
+		if a := &g.guarded[i].area; a.endRow == g.rows {
+			a.endRow += n
+		}
+	}
+	if g.filter != nil && g.filter.endRow == g.rows {
+		g.filter = &area{g.filter.row, g.filter.col, g.rows + n, g.filter.endCol}
+	}
+}
+
 // dimensionArea is rows or columns from, to (excluded) as an area.
 func dimensionArea(g *grid, dimension string, from, to int) area {
 	if dimension == rowsDimension {

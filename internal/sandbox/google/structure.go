@@ -293,6 +293,7 @@ func appendDimension(_ *Server, b *book, req *api.AppendDimensionRequest, _ *api
 	case g.locked():
 		return errProtected()
 	case req.Dimension == rowsDimension:
+		g.extend(int(req.Length))
 		g.rows += int(req.Length)
 	case req.Dimension == columnsDimension:
 		g.cols += int(req.Length)

@@ -309,6 +309,7 @@ func prepareAppend(r request) (apply, error) {
 		if between {
 			b.insert(g, rowsDimension, start.row, grow)
 		} else {
+			g.extend(grow)
 			g.rows += grow
 		}
 		out.Updates = p.apply(b)

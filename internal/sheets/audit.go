@@ -1,0 +1,293 @@
+package sheets
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"leadpipe/internal/outcome"
+)
+
+const (
+	// newRows is how many rows an audit adds at a time.
+	newRows = 2_000
+	// maxRestarts is how often an audit begins again because people moved rows. What
+	// they move after that is the next audit's.
+	maxRestarts = 5
+	// breath is how long an audit waits for spare quota between two slices.
+	breath = 8 * time.Second
+)
+
+// An audit is how far one has come.
+type audit struct {
+	keys     *[numTabs]known
+	begun    bool
+	tab, row int // the next slice
+	restarts int
+	syncs    int // as many as the writer had made: with each, rows may have moved
+	repaired int
+}
+
+// Audit compares the whole spreadsheet with the bucket, makes tabs and headers that
+// are missing, and repairs what differs, slice by slice: a Handle that comes meanwhile
+// waits for one slice at most. It tries again what was set aside, and closes the
+// incidents of what has been mended. repaired counts the rows that it wrote. The error is
+// as Handle's. It is due when a writer starts and every few minutes, on the one writer
+// only: where it finds something to write it takes over from others.
+func (w *Writer) Audit(ctx context.Context) (repaired int, err error) {
+	a := &audit{}
+	for {
+		done, err := w.slice(ctx, a)
+		if done || err != nil {
+			w.repairs.Add(float64(a.repaired))
+			return a.repaired, err
+		}
+		if err := w.breathe(ctx); err != nil {
+			return a.repaired, err
+		}
+	}
+}
+
+// breathe waits until a reading would leave enough for changes that come.
+func (w *Writer) breathe(ctx context.Context) error {
+	const step = 200 * time.Millisecond
+	for waited := time.Duration(0); waited < breath && !w.client.spareRead(); waited += step {
+		if err := w.client.sleep(ctx, step); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (w *Writer) slice(ctx context.Context, a *audit) (done bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err = w.persist(ctx, func(ctx context.Context) error {
+		done, err = w.next(ctx, a)
+		return err
+	})
+	return done, err
+}
+
+// auditSmall is an audit of a spreadsheet that is no more than a slice, at once.
+func (w *Writer) auditSmall(ctx context.Context) (repaired int, err error) {
+	a := &audit{}
+	for done := false; !done && err == nil; {
+		err = w.persist(ctx, func(ctx context.Context) error {
+			done, err = w.next(ctx, a)
+			return err
+		})
+	}
+	return a.repaired, err
+}
+
+// next does the next part of an audit.
+func (w *Writer) next(ctx context.Context, a *audit) (done bool, err error) {
+	if !a.begun {
+		return false, w.begin(ctx, a)
+	}
+	if w.pages == nil || a.syncs != w.syncs {
+		return false, w.restart(ctx, a)
+	}
+	jobs, err := w.missing(ctx, a)
+	if err != nil {
+		return false, err
+	}
+	if len(jobs) > 0 {
+		return false, w.repair(ctx, a, jobs)
+	}
+	for a.tab < numTabs {
+		p := w.pages[a.tab]
+		if p != nil && max(a.row, p.layout.head+1) < p.used || p != nil && a.row < p.layout.head {
+			break
+		}
+		a.tab, a.row = a.tab+1, 0
+	}
+	if a.tab < numTabs {
+		return false, w.compare(ctx, a)
+	}
+	w.due = false
+	return true, w.sweep(ctx)
+}
+
+// begin looks whether everything is where it was, and tries again all that was set
+// aside.
+func (w *Writer) begin(ctx context.Context, a *audit) error {
+	w.round++
+	clear(w.refused)
+	clear(w.barred)
+	clear(w.closed)
+	keys, err := w.keys(ctx)
+	if err != nil {
+		return err
+	}
+	if w.pages != nil {
+		l, err := w.client.list(ctx)
+		if err != nil {
+			return err
+		}
+		w.enter(l)
+		pages, ok, err := w.form(ctx, l)
+		if err != nil {
+			return err
+		}
+		for t, p := range w.pages {
+			if !ok || p == nil || pages[t] == nil || pages[t].sheet.id != p.sheet.id || !slices.Equal(p.layout.at, pages[t].layout.at) || p.layout.head != pages[t].layout.head {
+				w.pages = nil
+				break
+			}
+			p.sheet = pages[t].sheet
+		}
+	}
+	if w.pages == nil {
+		if err := w.sync(ctx); err != nil {
+			return err
+		}
+	}
+	*a = audit{keys: keys, begun: true, syncs: w.syncs, repaired: a.repaired, restarts: a.restarts}
+	return nil
+}
+
+// restart goes on after rows have moved: from the beginning, as long as that has an end.
+func (w *Writer) restart(ctx context.Context, a *audit) error {
+	if w.pages == nil {
+		if err := w.sync(ctx); err != nil {
+			return err
+		}
+	}
+	a.syncs = w.syncs
+	if a.restarts++; a.restarts > maxRestarts {
+		return nil
+	}
+	keys, err := w.keys(ctx)
+	if err != nil {
+		return err
+	}
+	a.keys, a.tab, a.row = keys, 0, 0
+	return nil
+}
+
+// missing picks rows that are not there and should be, and those that are and should not.
+func (w *Writer) missing(ctx context.Context, a *audit) ([]*job, error) {
+	for t := range a.keys {
+		p, all := w.pages[t], &a.keys[t]
+		if p == nil {
+			continue
+		}
+		for len(all.order) > 0 {
+			n := min(len(all.order), sliceRows)
+			var keys []string
+			used := 0
+			for _, key := range all.order[:n] {
+				if len(keys) == newRows {
+					break
+				}
+				used++
+				if _, there := p.at[key]; there != all.live[key] {
+					keys = append(keys, key)
+				}
+			}
+			all.order = all.order[used:]
+			if len(keys) == 0 {
+				continue
+			}
+			rows, err := w.read(ctx, t, keys)
+			if err != nil {
+				return nil, err
+			}
+			var jobs []*job
+			for _, key := range keys {
+				if cells, ok := rows[key]; ok && (cells != nil) == all.live[key] {
+					jobs = append(jobs, &job{id: rowID{t, key}, cells: cells})
+				}
+			}
+			if len(jobs) > 0 {
+				return jobs, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// compare compares a slice of rows with the bucket.
+func (w *Writer) compare(ctx context.Context, a *audit) error {
+	p := w.pages[a.tab]
+	if p.layout.head == 0 {
+		a.row = max(a.row, 1)
+	}
+	b := block{a.row, 0, min(a.row+sliceRows, p.used, p.sheet.rows), p.sheet.cols}
+	grids, err := w.client.get(ctx, []string{p.sheet.area(b)})
+	if err != nil {
+		w.pages = nil
+		return asMoved(err)
+	}
+	for len(grids[0]) < b.endRow-b.row {
+		grids[0] = append(grids[0], nil)
+	}
+	var keys []string
+	lines := p.lines(grids[0], b.row)
+	for _, l := range lines {
+		if l.row < len(p.keys) && p.keys[l.row] != l.key && !p.sheet.covered(l.row, p.layout.at[0]) {
+			w.pages = nil // rows have moved
+			return nil
+		}
+		if r, there := p.at[l.key]; there && r == l.row {
+			keys = append(keys, l.key)
+		}
+	}
+	rows, err := w.read(ctx, a.tab, keys)
+	if err != nil {
+		return err
+	}
+	var jobs []*job
+	var former []int
+	for _, l := range lines {
+		cells, ours := rows[l.key]
+		if r, there := p.at[l.key]; !ours || !there || r != l.row {
+			continue
+		}
+		j := &job{id: rowID{a.tab, l.key}, cells: cells}
+		if _, differs := w.rewrite(p, j, l); differs {
+			jobs = append(jobs, &job{id: j.id, cells: cells})
+			former = datesAsText(former, p, l)
+		}
+	}
+	w.dress(ctx, p, former)
+	a.row = b.endRow
+	if len(jobs) == 0 {
+		return nil
+	}
+	return w.repair(ctx, a, jobs)
+}
+
+// datesAsText adds the columns of a row that hold times as the first release wrote them, as
+// texts.
+func datesAsText(columns []int, p *page, l *line) []int {
+	for i, c := range tabs[p.tab].columns {
+		if c.kind != moment || i == 0 || slices.Contains(columns, p.layout.at[i]) {
+			continue
+		}
+		if _, err := time.Parse(time.RFC3339, l.cells[i-1]); err == nil && strings.HasSuffix(l.cells[i-1], "Z") {
+			columns = append(columns, p.layout.at[i])
+		}
+	}
+	return columns
+}
+
+// repair writes rows that an audit found wrong. Where that does not end it is not the
+// audit's end: the next one finds them again.
+func (w *Writer) repair(ctx context.Context, a *audit, jobs []*job) error {
+	err := w.apply(ctx, jobs)
+	for _, j := range jobs {
+		if j.done && !j.aside {
+			a.repaired++
+		}
+	}
+	if err != nil && outcome.Of(err).Reason == outcome.Conflict && a.restarts < maxRestarts {
+		a.restarts++
+		w.pages = nil
+		return nil
+	}
+	return err
+}
