@@ -244,6 +244,7 @@ func (w *Writer) step(ctx context.Context, jobs []*job) error {
 	var edits []edit
 	wrote := map[*job]bool{}
 	var free [numTabs]int
+	var former [numTabs][]int
 	for t, p := range w.pages {
 		if p == nil || seen[t] == nil {
 			continue
@@ -281,11 +282,20 @@ func (w *Writer) step(ctx context.Context, jobs []*job) error {
 		}
 		edits = append(edits, e)
 		wrote[j] = true
+		former[j.id.tab] = datesAsText(former[j.id.tab], p, l)
 	}
 	if len(edits) == 0 {
 		return nil
 	}
-	return w.carryOut(ctx, jobs, edits, wrote)
+	if err := w.carryOut(ctx, jobs, edits, wrote); err != nil {
+		return err
+	}
+	for t, columns := range former {
+		if len(columns) > 0 && w.pages != nil && w.pages[t] != nil {
+			w.dress(ctx, w.pages[t], columns)
+		}
+	}
+	return nil
 }
 
 // carryOut writes edits that step came to, and notes what then is where.

@@ -3,7 +3,6 @@ package sheets
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"leadpipe/internal/outcome"
@@ -241,7 +240,6 @@ func (w *Writer) compare(ctx context.Context, a *audit) error {
 		return err
 	}
 	var jobs []*job
-	var former []int
 	for _, l := range lines {
 		cells, ours := rows[l.key]
 		if r, there := p.at[l.key]; !ours || !there || r != l.row {
@@ -250,29 +248,13 @@ func (w *Writer) compare(ctx context.Context, a *audit) error {
 		j := &job{id: rowID{a.tab, l.key}, cells: cells}
 		if _, differs := w.rewrite(p, j, l); differs {
 			jobs = append(jobs, &job{id: j.id, cells: cells})
-			former = datesAsText(former, p, l)
 		}
 	}
-	w.dress(ctx, p, former)
 	a.row = b.endRow
 	if len(jobs) == 0 {
 		return nil
 	}
 	return w.repair(ctx, a, jobs)
-}
-
-// datesAsText adds the columns of a row that hold times as the first release wrote them, as
-// texts.
-func datesAsText(columns []int, p *page, l *line) []int {
-	for i, c := range tabs[p.tab].columns {
-		if c.kind != moment || i == 0 || slices.Contains(columns, p.layout.at[i]) {
-			continue
-		}
-		if _, err := time.Parse(time.RFC3339, l.cells[i-1]); err == nil && strings.HasSuffix(l.cells[i-1], "Z") {
-			columns = append(columns, p.layout.at[i])
-		}
-	}
-	return columns
 }
 
 // repair writes rows that an audit found wrong. Where that does not end it is not the

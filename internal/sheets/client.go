@@ -361,7 +361,7 @@ func words(err error) string {
 	return ""
 }
 
-var personal = regexp.MustCompile(`[^\s"'<>]+@[^\s"'<>]+|\+?[0-9][0-9 .-]{6,}[0-9]`)
+var personal = regexp.MustCompile(`[^\s"'<>]+@[^\s"'<>]+|\+[0-9][0-9 .-]{6,}[0-9]|\b0[0-9][0-9 .-]{6,}[0-9]|[0-9]{9,}`)
 
 // public takes out of a text what may be about a person.
 func public(s string) string {

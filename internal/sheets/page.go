@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"time"
 
 	api "google.golang.org/api/sheets/v4"
 
@@ -385,6 +387,20 @@ func (w *Writer) dress(ctx context.Context, p *page, columns []int) {
 	if len(requests) > 0 && p.sheet.rows > p.layout.head+1 {
 		_ = w.client.change(ctx, requests...)
 	}
+}
+
+// datesAsText adds the columns of a row that hold times as the first release wrote them, as
+// texts.
+func datesAsText(columns []int, p *page, l *line) []int {
+	for i, c := range tabs[p.tab].columns {
+		if c.kind != moment || i == 0 || slices.Contains(columns, p.layout.at[i]) {
+			continue
+		}
+		if _, err := time.Parse(time.RFC3339, l.cells[i-1]); err == nil && strings.HasSuffix(l.cells[i-1], "Z") {
+			columns = append(columns, p.layout.at[i])
+		}
+	}
+	return columns
 }
 
 // enter takes over what a listing says of the spreadsheet as a whole.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	api "google.golang.org/api/sheets/v4"
+
 	"leadpipe/internal/sandbox/google"
 )
 
@@ -184,4 +186,14 @@ func (g hands) table() []map[string]string {
 		}
 	}
 	return out
+}
+
+// addTab makes a plain tab.
+func (p *paper) addTab(w *Writer, title string) (int64, error) {
+	r, err := w.client.svc.Spreadsheets.BatchUpdate("sheet1", &api.BatchUpdateSpreadsheetRequest{Requests: []*api.Request{
+		{AddSheet: &api.AddSheetRequest{Properties: &api.SheetProperties{Title: title}}}}}).Do()
+	if err != nil {
+		return 0, err
+	}
+	return r.Replies[0].AddSheet.Properties.SheetId, nil
 }
