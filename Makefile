@@ -10,11 +10,12 @@ GO ?= go
 # The compiler collects garbage less often than it would by itself.
 QUICK := GOGC=800 $(GO)
 NATS ?= nats
+BROWSER := $(shell command -v "$${CHROMIUM:-/usr/bin/chromium}" || command -v chromium || command -v chromium-browser || command -v google-chrome)
 # The operator's console in development.
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test race fuzz nightly stress bench lint ci streams-diff streams-apply
+.PHONY: help demo run build test test-browser race fuzz nightly stress bench lint ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +32,13 @@ build: export GOFLAGS :=
 build: ## build every command, as it is deployed, into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/...
 
-test: ## all tests; starts everything it needs itself
+test: ## all tests; starts everything it needs itself, a browser too where there is one
 	$(GO) test -timeout 10m ./...
+	@if [ -n "$(BROWSER)" ]; then $(MAKE) --no-print-directory test-browser; else \
+		echo "No browser here: what the console looks like was not tested. Install Debian's chromium, or name one in CHROMIUM, for make test-browser."; fi
+
+test-browser: ## the console in headless Chromium, every button of it; pictures go to screenshots/
+	CHROMIUM="$(BROWSER)" $(GO) test -tags browser -timeout 5m -count 1 -run Browser ./internal/sandbox
 
 race: export CGO_ENABLED := 1
 race: ## all tests with the race detector, which needs a C compiler

@@ -100,12 +100,17 @@ func (b *book) change(c change, sequence uint64, at time.Time, s *sealer) []*ent
 	b.written[c.key] = at
 	var since []*entry          // named or mentioned, and not answered yet
 	var named, mentioned *entry // the latest of each that was
+	var origin *entry           // the latest that is no news of a text
 	for _, e := range b.entries {
 		own := common(e.ids, c.own)
+		if own && e.Kind != "status" && !e.at.After(at) && e.may(c) {
+			origin = e
+		}
 		switch {
 		case e.at.After(at):
 		case !own && !common(e.ids, c.others):
-		case e.at.After(last):
+		case !e.may(c):
+		case e.at.After(last.Add(-fetch)):
 			since = append(since, e)
 		case own:
 			named = e
@@ -120,6 +125,9 @@ func (b *book) change(c change, sequence uint64, at time.Time, s *sealer) []*ent
 	if e := cmp.Or(named, mentioned); len(causes) == 0 && e != nil {
 		causes = []*entry{e}
 	}
+	if strings.HasPrefix(c.kind, "sms.") && origin != nil && !slices.Contains(causes, origin) {
+		causes = append(slices.Clip(causes), origin) // a text's whole way is told where it began
+	}
 	for _, e := range causes {
 		e.add(c, sequence, at, s)
 	}
@@ -128,6 +136,28 @@ func (b *book) change(c change, sequence uint64, at time.Time, s *sealer) []*ent
 
 // burst is how far apart webhooks may be that one commit answers.
 const burst = 2 * time.Second
+
+// fetch is how long before a commit a webhook may have come that was not in it yet.
+const fetch = 15 * time.Millisecond
+
+// may says whether a webhook of this kind can cause such a change at all.
+func (e *entry) may(c change) bool {
+	if e.Provider == "twilio" && e.Kind == "status" {
+		bad := e.Text.Text == "failed" || e.Text.Text == "undelivered" // perhaps since the number is blocked
+		return bad || strings.HasPrefix(c.kind, "sms.") && e.Text.Text == c.state
+	}
+	switch c.kind {
+	case "sms.welcome":
+		return e.Provider == "facebook"
+	case "sms.payment_failed":
+		return e.Provider == "stripe"
+	case "sms.optout_confirmation", "optout":
+		return e.Kind == "optout"
+	case "incident":
+		return true
+	}
+	return e.Kind != "inbound" || strings.HasPrefix(c.kind, "sms.") // a text that is for a person
+}
 
 // lastBurst is the newest entries that came together.
 func lastBurst(es []*entry) []*entry {
@@ -154,12 +184,7 @@ func (e *entry) add(c change, sequence uint64, at time.Time, s *sealer) {
 		if len(e.Effects) == mostEffects {
 			return
 		}
-		parts := strings.SplitN(c.key, ".", 3)
-		kind := parts[0]
-		if kind == "sms" && len(parts) > 1 {
-			kind += "." + parts[1]
-		}
-		e.Effects = append(e.Effects, &effect{Key: s.text(c.key), Kind: kind, key: c.key, Marks: []mark{}})
+		e.Effects = append(e.Effects, &effect{Key: s.text(c.key), Kind: c.kind, key: c.key, Marks: []mark{}})
 		i = len(e.Effects) - 1
 	}
 	x := e.Effects[i]

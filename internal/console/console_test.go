@@ -210,6 +210,7 @@ func TestEachWebhookBearsWhatItCaused(t *testing.T) {
 	s = r.await(t, "the incident", func(s state) bool { return len(s.effects(bad)) == 1 })
 	for seq, want := range map[uint64]string{
 		news: "sms.welcome.1001: delivered",
+		ada:  "contact.336****0001: ; lead.1001: new → contacted; sms.welcome.1001: queued → sent → delivered",
 		paid: "customer.cus_1: client; lead.1001: client",
 		sub:  "customer.cus_1: client; lead.1001: client",
 		stop: "optout.336****0002: STOP",

@@ -78,6 +78,7 @@ func readTwilio(h *happening, m contracts.Message) {
 	if kind == "status" {
 		h.text = form["MessageStatus"]
 		h.number = form["To"]
+		h.ids.phone(h.number)
 		h.ids.add("sms.", form["sms"])
 		return
 	}
@@ -149,7 +150,7 @@ func walk(found ids, field string, v any, depth int) {
 
 // A change is a record's new revision as the page shows it.
 type change struct {
-	key          string
+	key, kind    string // "sms.welcome.1", "sms.welcome"
 	own, others  ids    // what it is, and whom it mentions
 	state        string // its status, in the record's own word
 	name, number string
@@ -174,7 +175,7 @@ type shows struct {
 func readChange(m contracts.Message) (change, bool) {
 	key := contracts.KeyOfSubject(m.Subject)
 	kind, rest, _ := strings.Cut(key, ".")
-	c := change{key: key, own: ids{}, others: ids{}}
+	c := change{key: key, kind: kind, own: ids{}, others: ids{}}
 	var r shows
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &r) != nil {
 		return c, false
@@ -201,6 +202,7 @@ func readChange(m contracts.Message) (change, bool) {
 	case "sms":
 		c.own.add("sms.", rest)
 		which, cause, _ := strings.Cut(rest, ".")
+		c.kind += "." + which
 		switch which {
 		case "welcome":
 			c.own.add("lead.", cause)

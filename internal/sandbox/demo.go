@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -351,23 +350,6 @@ func (s *Sandbox) SendExample(ctx context.Context, file string) (subject string,
 	}
 	status, err = s.post(ctx, path, header, body)
 	return subject, status, err
-}
-
-func (s *Sandbox) post(ctx context.Context, path string, header map[string]string, body []byte) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.EdgeURL+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, fmt.Errorf("making a webhook: %w", err)
-	}
-	for k, v := range header {
-		req.Header.Set(k, v)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("sending a webhook: %w", err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	_, _ = io.Copy(io.Discard, res.Body)
-	return res.StatusCode, nil
 }
 
 // unixTime is a number in an example that is a time: seconds between 2020 and 2033.

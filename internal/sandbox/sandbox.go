@@ -65,6 +65,11 @@ type Sandbox struct {
 	Google  *google.Server
 	Wait    time.Duration // how long Demo waits for an effect
 
+	consumers  []*program // one a durable
+	vendorList []*vendor  // Meta, Twilio, Google
+	people     people
+	deliveries deliveries
+
 	stop    []func() error // last in, first out
 	failed  chan error     // a program of the pipeline that ended by itself
 	closing sync.Once
@@ -117,8 +122,22 @@ func (s *Sandbox) start(ctx context.Context, o Options) (err error) {
 	if o.Hurry {
 		consumers.SheetsReads, consumers.SheetsWrites, consumers.SheetsGather = 600, 600, 100*time.Millisecond
 	}
-	s.run(ctx, "consumers", func(ctx context.Context) error {
-		return consumersd.Run(ctx, consumers, consumersd.Without(o.Without...), o.Log.With("program", "consumers"))
+	// Each durable runs by itself, as in processes of their own, so that one can be stopped.
+	for _, name := range consumersd.Without(o.Without...) {
+		p := &program{name: name, run: func(ctx context.Context) error {
+			return consumersd.Run(ctx, consumers, []string{name}, o.Log.With("program", "consumers "+name))
+		}}
+		s.consumers = append(s.consumers, p)
+		p.start(s.failed)
+	}
+	s.onStop(func() error {
+		errs := make([]error, len(s.consumers))
+		var wg sync.WaitGroup
+		for i, p := range s.consumers {
+			wg.Go(func() { errs[i] = p.stop() })
+		}
+		wg.Wait()
+		return errors.Join(errs...)
 	})
 	s.run(ctx, "edge", func(ctx context.Context) error {
 		return edged.Run(ctx, edged.Config{
@@ -152,6 +171,10 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	if o.Latency == 0 {
 		least, most = 50*time.Millisecond, 150*time.Millisecond
 	}
+	step := time.Duration(0)
+	if o.Latency == 0 {
+		step = 200 * time.Millisecond // so that a person sees a text on its way
+	}
 	quota := 60
 	if o.Hurry {
 		quota = 600
@@ -159,7 +182,7 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret, MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
-	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms",
+	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms", StepDelay: step,
 		MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
@@ -169,10 +192,15 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	}
 	s.onStop(s.Twilio.Close)
 	urls := [3]string{}
-	for i, h := range []http.Handler{s.Meta, s.Twilio, s.Google} {
-		if urls[i], err = s.serve(h, addrs[i]); err != nil {
+	for i, v := range []*vendor{{name: "Meta", h: s.Meta}, {name: "Twilio", h: s.Twilio}, {name: "Google", h: s.Google}} {
+		if v.addr = addrs[i]; v.addr == "" {
+			v.addr = "127.0.0.1:0"
+		}
+		if err := v.up(); err != nil {
 			return "", "", "", err
 		}
+		s.onStop(v.down)
+		s.vendorList, urls[i] = append(s.vendorList, v), "http://"+v.addr
 	}
 	return urls[0] + "/v26.0", urls[1], urls[2], nil
 }
@@ -204,21 +232,6 @@ func (s *Sandbox) writeCredentials(file, googleURL string) error {
 		return fmt.Errorf("writing the stand-in's credentials: %w", err)
 	}
 	return nil
-}
-
-// serve serves a handler until the sandbox closes.
-func (s *Sandbox) serve(h http.Handler, addr string) (url string, err error) {
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return "", fmt.Errorf("listening: %w", err)
-	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(l) }() // ends with Close
-	s.onStop(server.Close)
-	return "http://" + l.Addr().String(), nil
 }
 
 // run runs a program of the pipeline until the sandbox closes.

@@ -116,7 +116,11 @@ async function copy(button, m) {
     button.textContent = t("select");
   }
 }
+let listed = "";
 function showIncidents(list) {
+  const same = JSON.stringify(list.map(i => [i.id.t, i.last_at, i.count, i.severity, i.reason.t, i.action.t]));
+  if (same === listed && incidents.length) return; // a button that is being pressed must not be replaced
+  listed = same;
   incidents = list;
   at("calm").hidden = list.length > 0;
   at("open").hidden = list.length === 0;
