@@ -95,7 +95,7 @@ function build() {
       el("div", { cls: "switches", id: "p-consumers", role: "group", "aria-label": t("p_consumers") }), el("div", { cls: "switches", id: "p-vendors", role: "group", "aria-label": t("p_vendors") }),
       el("div", { id: "p-said", role: "status" }, el("span", { text: t("p_first") }))));
   at("world").append(
-    el("section", { "aria-labelledby": "phones-title" }, el("div", { cls: "head" }, el("h2", { id: "phones-title", text: t("p_phones") })), el("div", { id: "p-phones" })),
+    el("section", { "aria-labelledby": "phones-title" }, el("div", { cls: "head" }, el("h2", { id: "phones-title", text: t("p_phones") })), el("div", { id: "p-phones", tabindex: 0 })),
     el("section", { "aria-labelledby": "blocked-title" }, el("div", { cls: "head" }, el("h2", { id: "blocked-title", text: t("p_blocked") })), el("ul", { id: "p-blocked" })));
   at("below").append(el("section", { id: "p-sheet", "aria-labelledby": "sheet-title" },
     el("div", { cls: "head" }, el("h2", { id: "sheet-title", text: t("p_sheet") })), el("div", { id: "p-tabs", role: "tablist" }), el("div", { id: "p-rows", tabindex: 0 })));
