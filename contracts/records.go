@@ -72,6 +72,12 @@ type Contact struct {
 
 	// OptedInAt is when an operator allowed texts again: opt-outs up to then no longer count.
 	OptedInAt time.Time `json:"opted_in_at,omitzero"`
+	// UnclearAt is the last text that may have meant an opt-out, and ClearedAt when a person
+	// last decided what was meant: while the former is later no welcome leaves.
+	UnclearAt time.Time `json:"unclear_at,omitzero"`
+	ClearedAt time.Time `json:"cleared_at,omitzero"`
+	// AskedAt is the last START, to which an opt-in is the answer.
+	AskedAt time.Time `json:"asked_at,omitzero"`
 
 	Welcomes []Welcome `json:"welcomes,omitempty"` // leads that were given a welcome text, sorted by time
 }
@@ -231,6 +237,7 @@ const (
 	SMSWelcome            SMSKind = "welcome"
 	SMSPaymentFailed      SMSKind = "payment_failed"
 	SMSOptOutConfirmation SMSKind = "optout_confirmation"
+	SMSContact            SMSKind = "contact" // who it is that writes, to one who asks
 )
 
 // SMSStatus is how far a text has walked.
@@ -270,7 +277,8 @@ type SMS struct {
 	NotBefore  time.Time `json:"not_before,omitzero"`  // while queued: the next claim, after one that came to nothing
 }
 
-// An OptOut is a number that must never be texted again. Key: optout.<phone>.
+// An OptOut is what a number has said of texts; the last word decides, see package
+// consent. Key: optout.<phone>.
 type OptOut struct {
 	Phone             string       `json:"phone"` // E.164
 	OptedOutAt        time.Time    `json:"opted_out_at"`
@@ -285,6 +293,12 @@ type OptOut struct {
 	// History is every word of either kind, sorted by time.
 	History []Word `json:"history,omitempty"`
 }
+
+// The two kinds of a Word.
+const (
+	WordOptOut = "opt_out"
+	WordOptIn  = "opt_in"
+)
 
 // A Word is one opt-out or opt-in of a number.
 type Word struct {

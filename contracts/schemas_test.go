@@ -43,7 +43,7 @@ var records = map[string]any{
 		PhoneIssue: "not_mobile", Disclaimers: map[string]bool{"sms": true}, AdID: "404",
 		CampaignID: "505", Platform: "fb", Pending: true},
 	"contact": contracts.Contact{Phone: "+33639980102", Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}, OptedOutAt: day, OptedInAt: day,
-		LastSMSAt: day, Welcomes: []contracts.Welcome{{LeadID: "1234567890123456", At: day}}},
+		UnclearAt: day, ClearedAt: day, AskedAt: day, LastSMSAt: day, Welcomes: []contracts.Welcome{{LeadID: "1234567890123456", At: day}}},
 	"customer": contracts.Customer{ID: "cus_1", Email: "camille@example.com", Phone: "+33639980102", Name: "Camille Martin", LeadID: "1234567890123456",
 		Subscriptions: []string{"sub_1"}, Status: contracts.CustomerPastDue, Access: contracts.AccessActive, Since: day, LeadRef: "1234567890123456",
 		Emails: []string{"camille@example.com"}, Phones: []string{"+33639980102"},

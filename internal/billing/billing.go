@@ -191,8 +191,14 @@ func save(tx *state.Tx, before contracts.Customer, k book, subscription string) 
 			return err
 		}
 	}
-	for _, c := range k.churns() {
+	ends, none := k.churns()
+	for _, c := range ends {
 		if err := tx.Put(contracts.KeyChurn(c.SubscriptionID), c); err != nil {
+			return err
+		}
+	}
+	for _, id := range none { // it seemed to have run, and never did
+		if err := tx.Delete(contracts.KeyChurn(id)); err != nil {
 			return err
 		}
 	}

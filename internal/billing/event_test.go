@@ -234,7 +234,7 @@ func FuzzEvent(f *testing.F) {
 		}
 		b := book{subs: map[string]contracts.Subscription{}}
 		testRules.apply(&b, e)
-		_ = b.churns()
+		_, _ = b.churns()
 		if e.invoice != nil {
 			_ = amount(e.invoice.amount, e.invoice.currency)
 		}

@@ -120,7 +120,7 @@ func newestPaid(s contracts.Subscription) contracts.Invoice {
 func failing(s contracts.Subscription) (attempts int, next time.Time) {
 	paid := newestPaid(s)
 	good := s.Status == "active" || s.Status == "trialing"
-	var last time.Time
+	var last contracts.Invoice
 	for _, id := range slices.Sorted(maps.Keys(s.Invoices)) {
 		i := s.Invoices[id]
 		if i.Closed != "" || i.Attempts == 0 || paid.Closed != "" && !i.Created.After(paid.Created) {
@@ -131,8 +131,8 @@ func failing(s contracts.Subscription) (attempts int, next time.Time) {
 			n = i.Attempts - failedBefore(i, s.AsOf)
 		}
 		attempts += n
-		if n > 0 && i.FailedAt.After(last) {
-			last, next = i.FailedAt, i.NextAttemptAt
+		if n > 0 && cmp.Or(i.FailedAt.Compare(last.FailedAt), i.Created.Compare(last.Created)) > 0 {
+			last, next = i, i.NextAttemptAt
 		}
 	}
 	return attempts, next

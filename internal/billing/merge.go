@@ -198,17 +198,21 @@ func standing(c *contracts.Customer, subs map[string]contracts.Subscription) {
 	}
 }
 
-// churns lists the customer's subscriptions that ran and have ended.
-func (b *book) churns() []contracts.Churn {
-	var all []contracts.Churn
+// churns lists the customer's subscriptions that ran and have ended, and those that have
+// ended and never ran.
+func (b *book) churns() (ends []contracts.Churn, none []string) {
 	for _, id := range b.customer.Subscriptions {
-		if s := b.subs[id]; s.Status == "canceled" && !began(s).IsZero() {
-			all = append(all, contracts.Churn{
+		switch s := b.subs[id]; {
+		case s.Status != "canceled":
+		case began(s).IsZero():
+			none = append(none, id)
+		default:
+			ends = append(ends, contracts.Churn{
 				SubscriptionID: s.ID, CustomerID: s.CustomerID, Email: b.customer.Email, PriceID: s.PriceID,
 				Amount: s.Amount, Currency: s.Currency, EndedAt: s.EndedAt, Reason: s.CancelReason, LiveMode: s.LiveMode, Account: s.Account})
 		}
 	}
-	return all
+	return ends, none
 }
 
 // with gives a sorted list that holds id.

@@ -23,6 +23,7 @@ type history struct {
 
 	customer contracts.Customer                // the fields that people look at
 	subs     map[string]contracts.Subscription // as above
+	never    map[string]bool                   // subscriptions that only seemed to run
 	linked   string                            // the lead that the customer was
 	closed   map[string]bool                   // invoice ids
 	first    map[string]bool                   // causes of which no text tells: the customer sits before the form
@@ -388,7 +389,10 @@ func (s *sim) fail(sub *simSub, i *simInvoice, attempts int) {
 	}
 	if i.reason == "subscription_create" && s.now-i.created < 3600 {
 		s.first[cause] = told || s.first[cause]
-	} else if told {
+		return
+	}
+	delete(s.first, cause) // tried once more by hand, hours later: told if that comes first
+	if told {
 		s.text(i, cause)
 	}
 }
@@ -603,7 +607,7 @@ func (m *simSub) arrears() (attempts int, next time.Time) {
 				continue
 			}
 			attempts++
-			if n == len(i.at)-1 && at > last {
+			if n == len(i.at)-1 && at >= last { // of two in the same second that of the newer bill
 				last, next = at, utc(i.next)
 			}
 		}
@@ -626,7 +630,7 @@ func (m *simSub) never() bool {
 
 // end tells what is true by now.
 func (s *sim) end() history {
-	s.subs = map[string]contracts.Subscription{}
+	s.subs, s.never = map[string]contracts.Subscription{}, map[string]bool{}
 	c := &s.customer
 	rank := map[contracts.CustomerStatus]int{"": 0, contracts.CustomerClient: 1, contracts.CustomerPastDue: 2, contracts.CustomerSuspended: 3}
 	runs, ran, client := false, false, s.paid
@@ -664,7 +668,7 @@ func (s *sim) end() history {
 		if c.Access != contracts.AccessActive && sub.Access != contracts.AccessStopped {
 			c.Access = sub.Access
 		}
-		s.subs[sub.ID] = sub
+		s.subs[sub.ID], s.never[sub.ID] = sub, m.never()
 		c.Subscriptions = append(c.Subscriptions, sub.ID)
 	}
 	slices.Sort(c.Subscriptions)

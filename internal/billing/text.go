@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/incident"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/phone"
@@ -42,17 +43,9 @@ func (b *Billing) text(tx *state.Tx, customer string, e Event) error {
 	if err := tx.Need(key, contracts.KeyContact(to.Digits()), contracts.KeyOptOut(to.Digits())); err != nil {
 		return err
 	}
-	contact, _, err := state.Get[contracts.Contact](tx, contracts.KeyContact(to.Digits()))
-	if err != nil {
+	out, err := consent.Out(tx, to.Digits())
+	if err != nil || out {
 		return err
-	}
-	// An operator's opt-out stands in its own record only.
-	out, ok, err := state.Get[contracts.OptOut](tx, contracts.KeyOptOut(to.Digits()))
-	if err != nil {
-		return err
-	}
-	if !contact.OptedOutAt.IsZero() || ok && (contact.OptedInAt.IsZero() || out.OptedOutAt.After(contact.OptedInAt)) {
-		return nil
 	}
 	_, queued, err := state.Get[contracts.SMS](tx, key)
 	if err != nil || queued { // the records were wiped, this one was kept

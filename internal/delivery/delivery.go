@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/state"
 )
 
@@ -18,15 +19,17 @@ const Unsubscribed = 21610
 
 // News is what Twilio says about one text.
 type News struct {
-	SID    string
-	Status string    // Twilio's word: "accepted", "delivered", …
-	Code   int       // Twilio's error code, or 0
-	At     time.Time // when it was so; of a text that was taken, when that was
+	SID     string
+	Status  string            // Twilio's word: "accepted", "delivered", …
+	Code    int               // Twilio's error code, or 0
+	At      time.Time         // when it was so; of a text that was taken, when that was
+	Message contracts.Message // the webhook that said so; zero: an answer to a call
 }
 
 // Record enters the news of the text that key names, and what follows from it: a lead
-// is contacted, an opt-out confirmed, a number opted out. A status never goes back. No
-// such text, or a status that Twilio has invented since: nothing changes.
+// is contacted, an opt-out confirmed, a number opted out; and none of these where the
+// text did not arrive. A status never goes back. No such text, or a status that Twilio
+// has invented since: nothing changes.
 func Record(tx *state.Tx, key string, n News) error {
 	sms, ok, err := state.Get[contracts.SMS](tx, key)
 	if err != nil || !ok {
@@ -44,7 +47,8 @@ func Record(tx *state.Tx, key string, n News) error {
 	if sms.SentAt.IsZero() || n.At.Before(sms.SentAt) {
 		sms.SentAt = n.At
 	}
-	if rank[status] > before {
+	news := rank[status] > before
+	if news {
 		sms.Status, sms.Error = status, ""
 		if n.Code != 0 {
 			sms.Error = strconv.Itoa(n.Code)
@@ -54,17 +58,45 @@ func Record(tx *state.Tx, key string, n News) error {
 	if err := tx.Put(key, sms); err != nil {
 		return err
 	}
+	if err := arrived(tx, sms, n); err != nil {
+		return err
+	}
+	switch {
+	case !news:
+		return nil
+	case sms.Status == contracts.SMSDelivered:
+		return closeLost(tx, n.At)
+	case lost(sms) && n.Code != Unsubscribed:
+		return raiseLost(tx, sms, n)
+	}
+	return nil
+}
+
+// lost says whether a text did not arrive.
+func lost(sms contracts.SMS) bool {
+	return sms.Status == contracts.SMSUndelivered || sms.Status == contracts.SMSFailed
+}
+
+// arrived makes what a text says true of its number, or takes it back.
+func arrived(tx *state.Tx, sms contracts.SMS, n News) error {
 	digits := strings.TrimPrefix(sms.To, "+")
+	at := sms.SentAt
+	if lost(sms) {
+		at = time.Time{}
+	}
 	switch sms.Kind {
 	case contracts.SMSOptOutConfirmation:
-		return Confirm(tx, digits, sms.SentAt)
+		if n.Code == Unsubscribed {
+			at = sms.SentAt // Twilio has told the number itself
+		}
+		return confirmed(tx, digits, at, sms.SentAt)
 	case contracts.SMSWelcome:
-		if err := contacted(tx, sms.LeadID, sms.SentAt); err != nil {
+		if err := contacted(tx, sms.LeadID, at, sms.SentAt); err != nil {
 			return err
 		}
 	}
 	if n.Code == Unsubscribed {
-		return OptOut(tx, contracts.OptOut{Phone: sms.To, OptedOutAt: n.At, Source: contracts.OptOutByProvider})
+		return consent.Enter(tx, sms.To, contracts.Word{At: n.At, Kind: contracts.WordOptOut, Source: contracts.OptOutByProvider}, true)
 	}
 	return nil
 }
@@ -85,16 +117,24 @@ var rank = map[contracts.SMSStatus]int{
 	contracts.SMSSent: 1, contracts.SMSFailed: 2, contracts.SMSUndelivered: 3, contracts.SMSDelivered: 4,
 }
 
-// contacted notes on a lead that its first text was taken.
-func contacted(tx *state.Tx, id string, at time.Time) error {
+// contacted notes on a lead that its first text was taken at a time; zero: that the one
+// which was taken at was did not arrive.
+func contacted(tx *state.Tx, id string, at, was time.Time) error {
 	if !contracts.ValidID(id) {
 		return nil
 	}
 	lead, ok, err := state.Get[contracts.Lead](tx, contracts.KeyLead(id))
-	if err != nil || !ok || !lead.ContactedAt.IsZero() && !at.Before(lead.ContactedAt) {
+	if err != nil || !ok {
 		return err
 	}
-	lead.ContactedAt = at
+	switch {
+	case at.IsZero() && lead.ContactedAt.Equal(was):
+		lead.ContactedAt = time.Time{}
+	case !at.IsZero() && (lead.ContactedAt.IsZero() || at.Before(lead.ContactedAt)):
+		lead.ContactedAt = at
+	default:
+		return nil
+	}
 	lead.Settle()
 	return tx.Put(contracts.KeyLead(id), lead)
 }
@@ -102,99 +142,23 @@ func contacted(tx *state.Tx, id string, at time.Time) error {
 // Confirm notes when a number's opt-out was confirmed to it; the first time counts. A
 // number without an opt-out stays as it is.
 func Confirm(tx *state.Tx, digits string, at time.Time) error {
+	return confirmed(tx, digits, at, at)
+}
+
+// confirmed is Confirm; with a zero time it takes back the confirmation that was sent at was.
+func confirmed(tx *state.Tx, digits string, at, was time.Time) error {
 	key := contracts.KeyOptOut(digits)
 	o, ok, err := state.Get[contracts.OptOut](tx, key)
-	if err != nil || !ok || !o.ConfirmedAt.IsZero() {
+	if err != nil || !ok {
 		return err
 	}
-	o.ConfirmedAt = at
-	return tx.Put(key, o)
-}
-
-// OptOut enters that a number wants no more texts: on its own record, its contact and
-// all leads of it. Of several opt-outs the earliest counts, so that they may come in
-// any order. One from before an operator allowed texts again changes nothing.
-func OptOut(tx *state.Tx, o contracts.OptOut) error {
-	digits := strings.TrimPrefix(o.Phone, "+")
-	key, contactKey := contracts.KeyOptOut(digits), contracts.KeyContact(digits)
-	if err := tx.Need(key, contactKey); err != nil {
-		return err
-	}
-	contact, known, err := state.Get[contracts.Contact](tx, contactKey)
-	if err != nil {
-		return err
-	}
-	if !Counts(contact, o.OptedOutAt) {
+	switch {
+	case at.IsZero() && o.ConfirmedAt.Equal(was):
+		o.ConfirmedAt = time.Time{}
+	case !at.IsZero() && o.ConfirmedAt.IsZero():
+		o.ConfirmedAt = at
+	default:
 		return nil
 	}
-	if !known {
-		contact = contracts.Contact{Phone: o.Phone, Leads: []string{}, Customers: []string{}}
-	}
-	old, ok, err := state.Get[contracts.OptOut](tx, key)
-	if err != nil {
-		return err
-	}
-	if o.Source == contracts.OptOutByProvider {
-		o.ProviderBlockedAt = o.OptedOutAt // it is the provider that says so
-	}
-	// One from before the operator's opt-in may still stand there; it is history.
-	if ok && (old.OptedOutAt.IsZero() || Counts(contact, old.OptedOutAt)) {
-		o = merge(old, o)
-	}
-	if err := tx.Put(key, o); err != nil {
-		return err
-	}
-	contact.OptedOutAt = o.OptedOutAt
-	if err := tx.Put(contactKey, contact); err != nil {
-		return err
-	}
-	return optOutLeads(tx, contact)
-}
-
-// merge makes one of two opt-outs of a number.
-func merge(old, o contracts.OptOut) contracts.OptOut {
-	out := old
-	switch {
-	case old.OptedOutAt.IsZero(): // written by hand, without a time
-		out.OptedOutAt = o.OptedOutAt
-	case o.OptedOutAt.Before(old.OptedOutAt), o.OptedOutAt.Equal(old.OptedOutAt) && o.MessageSID < old.MessageSID:
-		out = o
-	}
-	out.ConfirmedAt = old.ConfirmedAt
-	out.ProviderBlockedAt = old.ProviderBlockedAt
-	if b := o.ProviderBlockedAt; out.ProviderBlockedAt.IsZero() || !b.IsZero() && b.Before(out.ProviderBlockedAt) {
-		out.ProviderBlockedAt = b
-	}
-	return out
-}
-
-func optOutLeads(tx *state.Tx, contact contracts.Contact) error {
-	keys := make([]string, len(contact.Leads))
-	for i, id := range contact.Leads {
-		keys[i] = contracts.KeyLead(id)
-	}
-	if err := tx.Need(keys...); err != nil {
-		return err
-	}
-	for _, key := range keys {
-		lead, ok, err := state.Get[contracts.Lead](tx, key)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
-		}
-		lead.OptedOutAt = contact.OptedOutAt
-		lead.Settle()
-		if err := tx.Put(key, lead); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Counts says whether an opt-out of that time still counts: it does, unless an
-// operator has allowed texts to the contact again since.
-func Counts(c contracts.Contact, optedOutAt time.Time) bool {
-	return c.OptedInAt.IsZero() || optedOutAt.After(c.OptedInAt)
+	return tx.Put(key, o)
 }

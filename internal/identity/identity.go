@@ -223,7 +223,7 @@ func settle(tx *state.Tx, lead contracts.Lead) error {
 		if err != nil {
 			return err
 		}
-		lead.OptedOutAt = first(contact.OptedOutAt, lead.OptedOutAt)
+		lead.OptedOutAt = contact.OptedOutAt
 	}
 	lead.Settle()
 	return tx.Put(contracts.KeyLead(lead.ID), lead)

@@ -46,3 +46,27 @@ func Resolve(tx *state.Tx, id string, at time.Time) error {
 	}
 	return nil
 }
+
+// ResolveAll closes the incidents of the causes that match, as Resolve does. Those that
+// joined others stay.
+func ResolveAll(tx *state.Tx, match func(id string) bool, at time.Time) error {
+	index, _, err := state.Peek[contracts.IncidentIndex](tx, contracts.KeyIncidentIndex)
+	if err != nil {
+		return err
+	}
+	for _, x := range index.Open {
+		if x.Kind != kindReport || x.Joined || !match(x.ID) {
+			continue
+		}
+		i, ok, err := state.Get[contracts.Incident](tx, contracts.KeyIncident(x.ID))
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := closeIt(tx, i, at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,75 +1,243 @@
-// Package keyword recognises texts by which people opt out of further texts.
+// Package keyword judges what somebody answers to a text: whether it opts out of further
+// texts, may mean that and is for a person to read, asks to be texted again, asks who
+// writes, or none of these.
+//
+// The five words of the owner's document and their inflections count where they are the
+// first word, politeness aside, since whoever begins with STOP wants that. Twilio's other
+// words are everyday English, and count only where they are all that is said.
+//
+// https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
 package keyword
 
-import (
-	"strings"
-	"unicode"
+import "strings"
 
-	"golang.org/x/text/unicode/norm"
+// A Meaning is what a text amounts to.
+type Meaning string
+
+// The meanings.
+const (
+	Nothing Meaning = ""        // an ordinary answer
+	OptOut  Meaning = "opt_out" // no more texts
+	Unclear Meaning = "unclear" // it has a word of an opt-out, and is for a person
+	OptIn   Meaning = "opt_in"  // texts again; a person decides
+	Contact Meaning = "contact" // who is it that writes
 )
 
-// optOuts are the keywords, normalised; INTERFACE section 4 fixes them. The French ones
-// and UNSUBSCRIBE are the owner's, the others Twilio's own, which blocks on them whether
-// we do or not.
-const optOuts = " STOP ARRETER ARRET DESABONNER UNSUBSCRIBE STOPALL CANCEL END QUIT REVOKE OPTOUT "
+// The keywords of opt-outs, as records have them: the owner's five, beside Twilio's own.
+const (
+	Stop        = "STOP"
+	Arreter     = "ARRETER"
+	Arret       = "ARRET"
+	Desabonner  = "DESABONNER"
+	Unsubscribe = "UNSUBSCRIBE"
+	optedOut    = "OPTOUT"
+)
 
-// optIns are the words by which somebody may want to come back. Twilio's own list has
-// YES too, which is far too loose for consent.
-const optIns = " START UNSTOP "
-
-// OptOut says whether a text is an opt-out, and by which keyword: in capitals without
-// accents, "ARRET". Letter case, accents, and space, quotes, punctuation and emoji
-// around the keyword do not matter. The keyword is the whole text or its first word,
-// a number right behind it aside ("STOP36123").
-//
-// The first word is enough for every keyword, so that "arrêt maladie demain" opts its
-// sender out: a person can undo an opt-out too many, while a text after a STOP can't be
-// unsent. No other place in a text counts: "ne pas arrêter" is no opt-out.
-func OptOut(text string) (keyword string, ok bool) {
-	for _, word := range firstWord(text) {
-		if listed(word, optOuts) {
-			return word, true
+// Judge says what a text amounts to, and by which keyword where it is an opt-out. Letter
+// case, accents, width, invisible characters, and space, quotes, punctuation and emoji
+// around words do not matter.
+func Judge(text string) (m Meaning, keyword string) {
+	words := split(text)
+	if len(words) == 0 {
+		return onlySigns(text), ""
+	}
+	if whole, ok := alone(words); ok {
+		return whole.Meaning, whole.keyword
+	}
+	rest := words[polite(words):]
+	if len(rest) > 0 && !negated(words, len(words)-len(rest)) {
+		if k := amounts(rest[0].text); k != "" {
+			return OptOut, k
 		}
 	}
-	return "", false
-}
-
-// OptIn says whether a text is START or UNSTOP and nothing else, an asking to be texted
-// again. It never opts anybody in by itself; a person has to decide.
-func OptIn(text string) bool {
-	words := strings.FieldsFunc(normalise(text), between)
-	return len(words) == 1 && listed(strings.TrimRightFunc(words[0], unicode.IsDigit), optIns)
-}
-
-func listed(word, list string) bool { return word != "" && strings.Contains(list, " "+word+" ") }
-
-// firstWord gives a text's first word, without a number behind it, in both ways in
-// which punctuation may be meant: as its end ("STOP-SMS": STOP), or as a part of it
-// ("OPT-OUT": OPTOUT). It is empty if the text has neither letters nor digits.
-func firstWord(text string) (readings []string) {
-	for field := range strings.FieldsSeq(normalise(text)) {
-		words := strings.FieldsFunc(field, between)
-		if len(words) == 0 {
-			continue // punctuation only
-		}
-		for _, w := range []string{words[0], strings.Join(words, "")} {
-			readings = append(readings, strings.TrimRightFunc(w, unicode.IsDigit))
-		}
-		return readings
+	if optOutPhrase(words) {
+		return OptOut, optedOut
 	}
-	return nil
+	if noMore(words) {
+		return OptOut, Stop
+	}
+	for i, w := range words {
+		if hints(w.text) && !negated(words, i) {
+			return Unclear, ""
+		}
+	}
+	if refuses(words) {
+		return Unclear, ""
+	}
+	return Nothing, ""
 }
 
-// between says whether a character stands between words.
-func between(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
+// amounts is the keyword that a word amounts to; "" if it is none of an opt-out. A number
+// right behind a word does not matter, as in STOP36123.
+func amounts(word string) string {
+	word = strings.TrimRight(word, "0123456789")
+	switch word {
+	case "STOP", "STOPP", "STOPSMS":
+		return Stop
+	case "ARRET":
+		return Arret
+	case "ARRETE", "ARRETEZ", "ARRETER":
+		return Arreter
+	case "UNSUBSCRIBE":
+		return Unsubscribe
+	}
+	if strings.HasPrefix(word, "DESABONN") || strings.HasPrefix(word, "DESINSCRI") {
+		return Desabonner
+	}
+	return ""
+}
 
-// normalise makes every way of writing a letter one: capitals, full-width and accented
-// forms decomposed (é may be one letter or two), accents and invisible marks dropped.
-func normalise(text string) string {
-	return strings.ToUpper(strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Mn, unicode.Cf) {
-			return -1
+// twilios are the words by which Twilio opts out on its own, where they are the whole
+// text; it has then blocked the number, whether we like the word or not.
+const twilios = " STOPALL CANCEL END QUIT REVOKE OPTOUT "
+
+type judgement struct {
+	Meaning
+	keyword string
+}
+
+// alone judges a text that is one word, or two that are one.
+func alone(words []word) (judgement, bool) {
+	joined := ""
+	for _, w := range words {
+		joined += w.text
+	}
+	if len(words) > 2 || len(joined) > 20 || amounts(words[0].text) != "" {
+		return judgement{}, false
+	}
+	switch bare := strings.TrimRight(joined, "0123456789"); {
+	case bare == "":
+	case amounts(bare) != "" && len(words[0].text) < 5: // "STO P"
+		return judgement{OptOut, amounts(bare)}, true
+	case strings.Contains(twilios, " "+bare+" "):
+		return judgement{OptOut, bare}, true
+	case len(words) > 1:
+	case bare == "START" || bare == "UNSTOP":
+		return judgement{OptIn, ""}, true
+	case bare == "CONTACT" || bare == "HELP" || bare == "AIDE":
+		return judgement{Contact, ""}, true
+	}
+	return judgement{}, false
+}
+
+// politeness is what may stand before the word that counts. Longer ones come first.
+var politeness = [][]string{
+	{"S", "IL", "VOUS", "PLAIT"}, {"S", "IL", "TE", "PLAIT"}, {"I", "WOULD", "LIKE", "TO"}, {"I", "WANT", "TO"}, {"I", "D", "LIKE", "TO"},
+	{"MERCI", "DE", "BIEN", "VOULOIR"}, {"MERCI", "DE"}, {"MERCI", "D"}, {"JE", "VEUX"}, {"JE", "VOUDRAIS"}, {"JE", "SOUHAITE"}, {"J", "AIMERAIS"},
+	{"VEUILLEZ"}, {"SVP"}, {"STP"}, {"PLEASE"}, {"PLS"}, {"PLZ"}, {"ME"}, {"M"}, {"RE"}, {"FWD"}, {"TR"},
+}
+
+// polite is how many words of politeness a text begins with.
+func polite(words []word) int {
+	n := 0
+next:
+	for n < len(words) {
+		for _, p := range politeness {
+			if begins(words[n:], p) {
+				n += len(p)
+				continue next
+			}
 		}
-		return r
-	}, norm.NFKD.String(text)))
+		break
+	}
+	return n
+}
+
+func begins(words []word, with []string) bool {
+	if len(words) < len(with) {
+		return false
+	}
+	for i, w := range with {
+		if words[i].text != w {
+			return false
+		}
+	}
+	return true
+}
+
+// negations turn the word behind them into its opposite: "ne pas arrêter", "non-stop".
+const negations = " NE N PAS JAMAIS NON NOT NEVER DONT DON DOESNT DIDNT WONT CANT COULDNT SANS "
+
+// reach is how many words a negation governs: "je ne peux pas m'arrêter".
+const reach = 4
+
+// negated says whether the word at i is denied within its clause, before it or, as in
+// "n'arrêtez pas" and "ça ne s'arrête pas", around it.
+func negated(words []word, i int) bool {
+	for k := i; k > 0 && i-k < reach; k-- {
+		if words[k].clause {
+			return false
+		}
+		if strings.Contains(negations, " "+words[k-1].text+" ") {
+			return true
+		}
+	}
+	return false
+}
+
+// optOutPhrase finds "opt out" in any spelling, unless it is denied.
+func optOutPhrase(words []word) bool {
+	for i, w := range words {
+		at := w.text == "OPTOUT" && len(words) > 1 || w.text == "OPTINGOUT"
+		if w.text == "OPT" || w.text == "OPTING" || w.text == "OPTED" {
+			for k := i + 1; k < len(words) && k <= i+2; k++ { // "opt me out"
+				at = at || words[k].text == "OUT" && !words[k].clause
+			}
+		}
+		if at && !negated(words, i) {
+			return true
+		}
+	}
+	return false
+}
+
+// noMore finds "ne … plus … recevoir".
+func noMore(words []word) bool {
+	for i, w := range words {
+		if w.text != "PLUS" {
+			continue
+		}
+		ne, recevoir := false, false
+		for k := max(0, i-5); k < i; k++ {
+			ne = ne || words[k].text == "NE" || words[k].text == "N"
+		}
+		for k := i + 1; k < len(words) && k <= i+4; k++ {
+			recevoir = recevoir || words[k].text == "RECEVOIR"
+		}
+		if ne && recevoir {
+			return true
+		}
+	}
+	return false
+}
+
+// hints says whether a word is one by which people opt out, wherever it stands.
+func hints(word string) bool {
+	bare := strings.TrimRight(word, "0123456789")
+	switch {
+	case amounts(word) != "", bare != "" && strings.Contains(twilios, " "+bare+" "):
+		return true
+	case strings.HasPrefix(bare, "STOPP"), strings.HasPrefix(bare, "UNSUBSCRIB"), bare == "STOPPUB", bare == "DESABO":
+		return true
+	}
+	return false
+}
+
+// refuses finds what is no keyword, and yet nobody would text on: "ne m'envoyez plus
+// rien", "plus de SMS", "leave me alone".
+func refuses(words []word) bool {
+	for i := range words {
+		rest := words[i:]
+		for _, phrase := range [][]string{
+			{"PLUS", "DE", "SMS"}, {"PLUS", "DE", "MESSAGE"}, {"PLUS", "DE", "MESSAGES"}, {"PLUS", "DE", "TEXTO"}, {"PLUS", "DE", "TEXTOS"},
+			{"PLUS", "AUCUN", "SMS"}, {"PLUS", "AUCUN", "MESSAGE"}, {"ENVOYEZ", "PLUS"}, {"ENVOYER", "PLUS"}, {"PLUS", "M", "ENVOYER"},
+			{"CONTACTEZ", "PLUS"}, {"PLUS", "RECEVOIR"}, {"NO", "MORE", "TEXTS"}, {"NO", "MORE", "MESSAGES"}, {"TEXT", "ME", "AGAIN"},
+			{"LEAVE", "ME", "ALONE"}, {"LAISSEZ", "MOI", "TRANQUILLE"}, {"REMOVE", "ME"}, {"TAKE", "ME", "OFF"},
+		} {
+			if begins(rest, phrase) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/identity"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/state"
@@ -156,16 +157,9 @@ func (l *Leads) Decide(tx *state.Tx, e Event) error {
 		return outcome.NotYet(time.Second) // somebody deleted it since Prepare saw it
 	}
 	if digits != "" {
-		// An operator's opt-out stands in its own record only.
-		o, ok, err := state.Get[contracts.OptOut](tx, contracts.KeyOptOut(digits))
-		if err != nil {
+		// An opt-out may have been written by hand, into its own record only.
+		if err := consent.Mirror(tx, lead.Phone); err != nil {
 			return err
-		}
-		if ok {
-			lead.OptedOutAt = o.OptedOutAt
-			if lead.OptedOutAt.IsZero() { // written by hand, without a time
-				lead.OptedOutAt = lead.CreatedAt
-			}
 		}
 	}
 	if err := identity.SetLead(tx, lead); err != nil {

@@ -2,9 +2,9 @@
 // or the delivery status of one that we sent.
 //
 // An opt-out enters the number's record, its contact and all leads of it, and queues
-// the one confirmation that a number ever gets, in one commit. A text that asks to be
-// texted again never does more than tell a person of it. Any other text is for nobody
-// here: it stays in the stream.
+// the one confirmation that a number ever gets, in one commit. A text that may mean one,
+// or that asks to be texted again, is put before a person. Who asks who it is that
+// writes is told, once a day. Any other text is counted, and stays in the stream.
 package optouts
 
 import (
@@ -17,7 +17,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"leadpipe/contracts"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/delivery"
 	"leadpipe/internal/keyword"
 	"leadpipe/internal/outcome"
@@ -28,25 +31,45 @@ import (
 // DefaultText is the confirmation unless the operator words another.
 const DefaultText = "Vous êtes désabonné. Plus de SMS."
 
-// Options are what the consumer needs; all are required.
+// Options are what the consumer needs. Text and MaxAge are required.
 type Options struct {
-	Text   *text.Template // the confirmation; see ParseText
-	MaxAge time.Duration  // a confirmation of an older opt-out is not sent
+	Text    *text.Template        // the confirmation; see ParseText
+	Contact *text.Template        // the answer to CONTACT, HELP, AIDE; see ParseContact; nil: none is given
+	Company string                // who writes, {{.Company}}
+	MaxAge  time.Duration         // an answer to an older text is not sent
+	Metrics prometheus.Registerer // may be nil
 }
 
 // An Optouts decides. It is safe for concurrent use.
 type Optouts struct {
-	body   string
-	maxAge time.Duration
+	body    string
+	contact string // empty: none
+	maxAge  time.Duration
+	inbound *prometheus.CounterVec
 }
 
-// ParseText reads the confirmation's template, which has no fields; empty means
+// A Signature is what the answers may say: who writes.
+type Signature struct {
+	Company string // COMPANY_NAME; may be empty
+}
+
+// ParseText reads the confirmation's template, over a Signature; empty means
 // DefaultText. An error names SMS_OPTOUT_TEXT.
 func ParseText(template string) (*text.Template, error) {
 	if strings.TrimSpace(template) == "" {
 		template = DefaultText
 	}
-	return text.Parse("SMS_OPTOUT_TEXT", template, struct{}{})
+	return text.Parse("SMS_OPTOUT_TEXT", template, Signature{"Atelier Martin"})
+}
+
+// ParseContact reads the template of the answer to CONTACT, over a Signature; empty gives
+// nil. French short codes must answer it. An error names SMS_CONTACT_TEXT.
+// https://support.twilio.com/hc/en-us/articles/1260803521969
+func ParseContact(template string) (*text.Template, error) {
+	if strings.TrimSpace(template) == "" {
+		return nil, nil
+	}
+	return text.Parse("SMS_CONTACT_TEXT", template, Signature{"Atelier Martin"})
 }
 
 // New checks the options.
@@ -54,11 +77,21 @@ func New(o Options) (*Optouts, error) {
 	if o.Text == nil || o.MaxAge <= 0 {
 		return nil, errors.New("optouts: the text or the greatest age is missing")
 	}
-	body, err := o.Text.Render(struct{}{})
+	body, err := o.Text.Render(Signature{o.Company})
 	if err != nil {
 		return nil, fmt.Errorf("optouts: %w", err)
 	}
-	return &Optouts{body: body, maxAge: o.MaxAge}, nil
+	out := &Optouts{body: body, maxAge: o.MaxAge, inbound: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sms_inbound_total", Help: "Texts that came in, by what they were taken for."}, []string{"meaning"})}
+	if o.Contact != nil {
+		if out.contact, err = o.Contact.Render(Signature{o.Company}); err != nil {
+			return nil, fmt.Errorf("optouts: %w", err)
+		}
+	}
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(out.inbound)
+	}
+	return out, nil
 }
 
 // An Event is a webhook of Twilio's as this package needs it.
@@ -66,9 +99,10 @@ type Event struct {
 	msg  contracts.Message
 	kind kind
 
-	phone   string // E.164; of an opt-out or an opt-in
+	phone   string // E.164; of a text
 	keyword string
 	sid     string
+	blocked bool // Twilio itself has opted the number out
 
 	key  string // of the text that a status is about
 	news delivery.News
@@ -80,6 +114,8 @@ const (
 	nothing kind = iota
 	optOut
 	optIn
+	unclear
+	contact
 	status
 )
 
@@ -102,22 +138,24 @@ func (o *Optouts) Prepare(_ context.Context, m contracts.Message) (Event, error)
 		return Event{}, outcome.Permanentf(outcome.Malformed, "the webhook is not a JSON object of texts")
 	}
 	e := Event{msg: m, sid: f.MessageSid}
-	from := ""
+	from, ordinary := "", false
 	switch {
 	case strings.HasPrefix(m.Subject, contracts.PrefixTwilioOptOut):
 		e.kind, from = optOut, strings.TrimPrefix(m.Subject, contracts.PrefixTwilioOptOut)
-		e.keyword, _ = keyword.OptOut(f.Body)
-		if e.keyword == "" {
+		e.blocked = strings.EqualFold(f.OptOutType, "STOP")
+		if _, e.keyword = keyword.Judge(f.Body); e.keyword == "" {
 			e.keyword = strings.ToUpper(f.OptOutType) // what Twilio understood
 		}
+		o.inbound.WithLabelValues(string(keyword.OptOut)).Inc()
 	case strings.HasPrefix(m.Subject, contracts.PrefixTwilioInbound):
-		if !keyword.OptIn(f.Body) && !strings.EqualFold(f.OptOutType, "START") {
-			return e, nil
-		}
-		e.kind, from = optIn, strings.TrimPrefix(m.Subject, contracts.PrefixTwilioInbound)
+		from = strings.TrimPrefix(m.Subject, contracts.PrefixTwilioInbound)
+		e.kind, ordinary = o.meaning(f)
 	case strings.HasPrefix(m.Subject, contracts.PrefixTwilioStatus):
 		return statusOf(e, f), nil
 	default:
+		return e, nil
+	}
+	if ordinary {
 		return e, nil
 	}
 	if !digits.MatchString(from) {
@@ -129,11 +167,36 @@ func (o *Optouts) Prepare(_ context.Context, m contracts.Message) (Event, error)
 	return e, nil
 }
 
+// meaning sorts a text that is published as no opt-out. ordinary: there is nothing to do.
+func (o *Optouts) meaning(f fields) (k kind, ordinary bool) {
+	m, _ := keyword.Judge(f.Body)
+	if strings.EqualFold(f.OptOutType, "START") {
+		m = keyword.OptIn
+	}
+	label := string(m)
+	switch m {
+	case keyword.OptIn:
+		k = optIn
+	case keyword.Unclear:
+		k = unclear
+	case keyword.OptOut: // the edge's release judged otherwise; a person decides
+		k = unclear
+	case keyword.Contact:
+		k = contact
+		// Where Twilio has understood HELP it has answered.
+		ordinary = o.contact == "" || strings.EqualFold(f.OptOutType, "HELP")
+	default:
+		label, ordinary = "other", true
+	}
+	o.inbound.WithLabelValues(label).Inc()
+	return k, ordinary
+}
+
 // statusOf reads a delivery status. One that is about no text of ours is nothing.
 func statusOf(e Event, f fields) Event {
 	kind, cause, _ := strings.Cut(f.SMS, ".")
 	switch contracts.SMSKind(kind) {
-	case contracts.SMSWelcome, contracts.SMSPaymentFailed, contracts.SMSOptOutConfirmation:
+	case contracts.SMSWelcome, contracts.SMSPaymentFailed, contracts.SMSOptOutConfirmation, contracts.SMSContact:
 	default:
 		return e
 	}
@@ -147,7 +210,7 @@ func statusOf(e Event, f fields) Event {
 		code = 0 // most statuses have none
 	}
 	e.kind, e.key = status, contracts.KeySMS(contracts.SMSKind(kind), cause)
-	e.news = delivery.News{SID: f.MessageSid, Status: f.MessageStatus, Code: code, At: e.msg.OccurredAt()}
+	e.news = delivery.News{SID: f.MessageSid, Status: f.MessageStatus, Code: code, At: e.msg.OccurredAt(), Message: e.msg}
 	return e
 }
 
@@ -157,7 +220,11 @@ func (o *Optouts) Decide(tx *state.Tx, e Event) error {
 	case optOut:
 		return o.optOut(tx, e)
 	case optIn:
-		return optedIn(tx, e)
+		return consent.AskOptIn(tx, e.phone, e.msg)
+	case unclear:
+		return consent.AskUnclear(tx, e.phone, e.msg)
+	case contact:
+		return o.answer(tx, e)
 	case status:
 		return delivery.Record(tx, e.key, e.news)
 	}
@@ -170,15 +237,16 @@ func (o *Optouts) optOut(tx *state.Tx, e Event) error {
 	if err := tx.Need(key, contracts.KeyOptOut(number), contracts.KeyContact(number)); err != nil {
 		return err
 	}
-	contact, _, err := state.Get[contracts.Contact](tx, contracts.KeyContact(number))
-	if err != nil || !delivery.Counts(contact, e.msg.OccurredAt()) {
+	word := contracts.Word{At: e.msg.OccurredAt(), Kind: contracts.WordOptOut, Source: contracts.OptOutBySMS, Keyword: e.keyword, Message: e.sid}
+	if err := consent.Enter(tx, e.phone, word, e.blocked); err != nil {
 		return err
 	}
-	err = delivery.OptOut(tx, contracts.OptOut{
-		Phone: e.phone, OptedOutAt: e.msg.OccurredAt(), Keyword: e.keyword, MessageSID: e.sid, Source: contracts.OptOutBySMS,
-	})
-	if err != nil {
+	if err := consent.CloseStart(tx, e.phone, e.msg.OccurredAt()); err != nil {
 		return err
+	}
+	out, err := consent.Out(tx, number)
+	if err != nil || !out {
+		return err // an operator has allowed texts since
 	}
 	// Once ever: the record of the first one stays, however it ended.
 	_, queued, err := state.Get[contracts.SMS](tx, key)
@@ -191,20 +259,25 @@ func (o *Optouts) optOut(tx *state.Tx, e Event) error {
 	})
 }
 
-// optedIn tells a person that a number asks for texts again. The action is what that
-// person would run to agree: it turns the contact's opt-out into an opt-in of the time
-// of this text, and takes the opt-out's own record away.
-func optedIn(tx *state.Tx, e Event) error {
-	number, at := strings.TrimPrefix(e.phone, "+"), e.msg.OccurredAt()
-	id := fmt.Sprintf("%s-%d", contracts.Optouts, e.msg.Sequence)
-	if contracts.ValidID(e.sid) {
-		id = contracts.Optouts + "-" + e.sid // the same after a restored stream
+// answerOnce is how long a number that has been told who writes is not told again.
+const answerOnce = 24 * time.Hour
+
+// answer queues the text that says who it is that writes, once a day, and never to a
+// number that has opted out.
+func (o *Optouts) answer(tx *state.Tx, e Event) error {
+	number := strings.TrimPrefix(e.phone, "+")
+	key := contracts.KeySMS(contracts.SMSContact, number)
+	out, err := consent.Out(tx, number)
+	if err != nil || out {
+		return err
 	}
-	return tx.Put(contracts.KeyIncident(id), contracts.Incident{
-		ID: id, At: at, Severity: contracts.SeverityInfo, Consumer: contracts.Optouts,
-		Stream: e.msg.Stream, Sequence: e.msg.Sequence, Subject: e.msg.Subject,
-		Reason: "a number asks to be texted again; nothing was changed, a person has to decide",
-		Action: fmt.Sprintf(`nats kv get %[1]s %[2]s --raw | sed 's/"opted_out_at":"[^"]*"/"opted_in_at":"%[3]s"/' | nats kv put %[1]s %[2]s && nats kv del %[1]s %[4]s --force`,
-			contracts.Bucket, contracts.KeyContact(number), at.Format(time.RFC3339Nano), contracts.KeyOptOut(number)),
+	at := e.msg.OccurredAt()
+	old, ok, err := state.Get[contracts.SMS](tx, key)
+	if err != nil || ok && at.Sub(old.QueuedAt) < answerOnce {
+		return err
+	}
+	return tx.Put(key, contracts.SMS{
+		Kind: contracts.SMSContact, To: e.phone, Body: o.contact, Status: contracts.SMSQueued,
+		QueuedAt: at, ExpiresAt: at.Add(o.maxAge), Cause: number,
 	})
 }

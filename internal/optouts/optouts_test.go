@@ -13,6 +13,7 @@ import (
 
 	"leadpipe/contracts"
 	"leadpipe/contracts/contractstest"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/natstest"
 	"leadpipe/internal/optouts"
 	"leadpipe/internal/outcome"
@@ -123,7 +124,8 @@ func TestStopChangesEverythingAtOnce(t *testing.T) {
 	before := last(t, n)
 	decide(t, o, s, stop(noon, sid, "Arrêt !"))
 	optout, _ := get[contracts.OptOut](t, s, contracts.KeyOptOut(digits))
-	want := contracts.OptOut{Phone: phone, OptedOutAt: noon, Keyword: "ARRET", MessageSID: sid, Source: contracts.OptOutBySMS}
+	want := contracts.OptOut{Phone: phone, OptedOutAt: noon, Keyword: "ARRET", MessageSID: sid, Source: contracts.OptOutBySMS,
+		History: []contracts.Word{{At: noon, Kind: "opt_out", Source: contracts.OptOutBySMS, Keyword: "ARRET", Message: sid}}}
 	if diff := cmp.Diff(want, optout); diff != "" {
 		t.Errorf("opt-out (-want +got):\n%s", diff)
 	}
@@ -145,14 +147,18 @@ func TestStopChangesEverythingAtOnce(t *testing.T) {
 	if wrote := last(t, n) - before; wrote != 5 {
 		t.Errorf("%d records written, not 5", wrote)
 	}
-	// Again, and four more: nothing new.
+	// Again: nothing new. Four more are four words of the same meaning.
 	after := last(t, n)
 	decide(t, o, s, stop(noon, sid, "Arrêt !"))
+	if wrote := last(t, n) - after; wrote != 0 {
+		t.Errorf("%d records written by what is known", wrote)
+	}
 	for i := range 4 {
 		decide(t, o, s, stop(noon.Add(time.Duration(i+1)*time.Second), sid[:33]+string(rune('2'+i)), "stop"))
 	}
-	if wrote := last(t, n) - after; wrote != 0 {
-		t.Errorf("%d records written by what is known", wrote)
+	again, _ := get[contracts.OptOut](t, s, contracts.KeyOptOut(digits))
+	if !again.OptedOutAt.Equal(noon) || again.Keyword != "ARRET" || len(again.History) != 5 {
+		t.Errorf("after four more: %+v", again)
 	}
 	valid(t, n)
 }
@@ -217,29 +223,58 @@ func TestStartIsForAPerson(t *testing.T) {
 		if wrote := last(t, n) - before; wrote != 0 {
 			t.Errorf("%d records written by a replay", wrote)
 		}
-		i, ok := get[contracts.Incident](t, s, "incident.optouts-"+sid)
-		if !ok || i.Severity != contracts.SeverityInfo || !i.At.Equal(noon.Add(time.Hour)) {
-			t.Errorf("incident: %+v", i)
+		i := incidents(t, n)
+		if len(i) != 1 || i[0].Severity != contracts.SeverityInfo || !i[0].At.Equal(noon.Add(time.Hour)) || i[0].Action != "consumers opt-in "+phone {
+			t.Errorf("incidents: %+v", i)
 		}
 		if c, _ := get[contracts.Contact](t, s, contracts.KeyContact(digits)); c.OptedOutAt.IsZero() {
 			t.Error("opted in")
 		}
 		valid(t, n)
 
-		// The action, carried out: an older STOP changes nothing any more, a new one does.
-		c, _ := get[contracts.Contact](t, s, contracts.KeyContact(digits))
-		c.OptedOutAt, c.OptedInAt = time.Time{}, noon.Add(time.Hour)
-		put(t, s, contracts.KeyContact(digits), c)
+		// What the action does: an older STOP changes nothing any more, a new one does, and
+		// the incident is closed.
+		if err := s.Update(t.Context(), func(tx *state.Tx) error { return consent.OptIn(tx, phone, noon.Add(90*time.Minute), time.Time{}) }); err != nil {
+			t.Fatal(err)
+		}
+		if i := incidents(t, n); i[0].ResolvedAt.IsZero() {
+			t.Error("it was decided, and the incident is open")
+		}
 		before = last(t, n)
 		decide(t, o, s, stop(noon, text, "STOP"))
 		if wrote := last(t, n) - before; wrote != 0 {
 			t.Error("the old STOP counts again")
 		}
-		decide(t, o, s, stop(noon.Add(2*time.Hour), text, "STOP"))
+		decide(t, o, s, stop(noon.Add(2*time.Hour), sid, "STOP"))
 		if c, _ := get[contracts.Contact](t, s, contracts.KeyContact(digits)); !c.OptedOutAt.Equal(noon.Add(2 * time.Hour)) {
 			t.Errorf("the new STOP does not count: %+v", c)
 		}
 	}
+}
+
+// incidents are those of the bucket.
+func incidents(t *testing.T, n *natstest.Server) (all []contracts.Incident) {
+	t.Helper()
+	kv, err := n.JetStream("operator").KeyValue(t.Context(), contracts.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := kv.ListKeysFiltered(t.Context(), "incident.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range keys.Keys() {
+		e, err := kv.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var i contracts.Incident
+		if err := json.Unmarshal(e.Value(), &i); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, i)
+	}
+	return all
 }
 
 func TestWhatIsNothing(t *testing.T) {
@@ -298,8 +333,8 @@ func TestStatusOverridesTheLease(t *testing.T) {
 	if got.Status != contracts.SMSUndelivered || got.Error != "30005" || got.SID != text || got.Claim != "" || !got.LeaseUntil.IsZero() || !got.SentAt.Equal(noon.Add(time.Second)) {
 		t.Errorf("%+v", got)
 	}
-	if l, _ := get[contracts.Lead](t, s, "lead.1"); l.Status != contracts.LeadContacted {
-		t.Errorf("lead: %+v", l)
+	if l, _ := get[contracts.Lead](t, s, "lead.1"); l.Status != contracts.LeadNew {
+		t.Errorf("contacted by a text that did not arrive: %+v", l)
 	}
 	// Another text's status under the same id is not this one's.
 	other := message(contracts.SubjectStatus(sid), noon, map[string]string{"MessageSid": sid, "MessageStatus": "delivered", "sms": "welcome.1"})

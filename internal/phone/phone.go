@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/nyaruka/phonenumbers"
 )
@@ -29,7 +30,7 @@ type Issue string
 // The issues.
 const (
 	Missing    Issue = "missing"    // nothing was typed
-	Unreadable Issue = "unreadable" // not a number, two numbers, or of an impossible length
+	Unreadable Issue = "unreadable" // not a number, or of an impossible length
 	NotMobile  Issue = "not_mobile" // a number, but not one that takes texts
 )
 
@@ -43,24 +44,57 @@ var typed = regexp.MustCompile(`^\+?[\p{Nd}\pZ\t().\-/\p{Pd}]+$`)
 // e164 is at least seven digits, so that a short code such as 36123 is no number.
 var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 
-// schemes are prefixes of numbers in exports, links and Twilio's fields.
-var schemes = []string{"p:", "tel:", "sms:", "whatsapp:"}
+// scheme is what may stand before a number in exports, links and Twilio's addresses:
+// "p:", "tel:", "whatsapp:", "rcs:", and whatever comes next. The number is the same. Of
+// a scheme that we do not know, "messenger:100…", only what begins with a plus is one.
+var scheme = regexp.MustCompile(`(?i)^(?:(?:p|tel|sms|whatsapp|rcs):\s*|[a-z][a-z0-9+.-]*:\s*(\+|＋|$))`)
 
-// Parse reads a number; one without a country's prefix belongs to region ("FR").
+// bracketed is a country's prefix in brackets: "(+33)6…", "+(33)6…", "(0033)6…".
+var bracketed = regexp.MustCompile(`^\s*(?:\(\s*(?:\+|00)\s*|\+\s*\()\s*([1-9]\d{0,2})\s*\)`)
+
+// apart is what stands between two numbers in one field.
+var apart = regexp.MustCompile(`(?i)\s*[/;,|\n\r]+\s*|\s+(?:ou|or|et|and|puis)\s+|\s+-\s+`)
+
+// Parse reads a number; one without a country's prefix belongs to region ("FR"). Of
+// several in one field it is the first that can be texted, else the first.
 // The error is Missing or Unreadable. A number that is possible is read even if the
 // tables of assigned numbers do not know it, for they lag: they refuse 07 0x and the
 // range kept for fiction, 06 39 98 xx xx.
 func Parse(s, region string) (Number, error) {
-	s = strings.TrimSpace(strings.Map(visible, s))
-	for _, scheme := range schemes {
-		if len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {
-			s = strings.TrimSpace(s[len(scheme):])
-			break
-		}
-	}
-	if s == "" {
+	s = strings.Map(visible, s)
+	if strings.TrimSpace(scheme.ReplaceAllString(strings.TrimSpace(s), "$1")) == "" {
 		return "", Missing
 	}
+	if n, err := parse(s, region); err == nil || len(s) > longest {
+		return n, err
+	}
+	first := Number("")
+	for _, part := range apart.Split(s, mostNumbers) {
+		n, err := parse(part, region)
+		switch {
+		case err != nil:
+		case n.Mobile():
+			return n, nil
+		case first == "":
+			first = n
+		}
+	}
+	if first == "" {
+		return "", Unreadable
+	}
+	return first, nil
+}
+
+const (
+	longest     = 200 // of a field in which several numbers are looked for
+	mostNumbers = 8
+)
+
+// parse reads one number.
+func parse(s, region string) (Number, error) {
+	s = strings.TrimSpace(strings.ReplaceAll(s, "\n", " "))
+	s = strings.TrimSpace(scheme.ReplaceAllString(s, "$1"))
+	s = bracketed.ReplaceAllString(s, "+$1 ")
 	if !typed.MatchString(s) {
 		return "", Unreadable
 	}
@@ -68,12 +102,53 @@ func Parse(s, region string) (Number, error) {
 	if !ok {
 		return "", Unreadable
 	}
+	if national(s) {
+		n = overseas(n)
+	}
 	// The library reads "000000" as +61000000, and that as +6100000. A number that is
 	// another one when read again would be kept under two keys.
 	if again, ok := read(n, region); !ok || again != n {
 		return "", Unreadable
 	}
 	return Number(n), nil
+}
+
+// The mobile ranges of the French departments overseas, which have codes of their own.
+// People type them as they dial them at home: 0690 and so on.
+// https://www.arcep.fr/la-regulation/grands-dossiers-thematiques-transverses/la-numerotation.html
+var ranges = map[string]string{
+	"690": "590", "691": "590", // Guadeloupe
+	"692": "262", "693": "262", // La Réunion
+	"694": "594",               // Guyane
+	"696": "596", "697": "596", // Martinique
+	"639": "262", // Mayotte
+}
+
+// fiction is the range that is kept for films and examples, in the midst of Mayotte's.
+const fiction = "+3363998"
+
+// national says whether a number was typed without a country's code: ten digits that
+// begin with zero, or nine.
+func national(s string) bool {
+	digits := strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) || r == '+' {
+			return r
+		}
+		return -1
+	}, s)
+	n := utf8.RuneCountInString(digits)
+	return !strings.HasPrefix(digits, "+") && !strings.HasPrefix(digits, "00") && (n == 10 || n == 9)
+}
+
+// overseas gives a number of those ranges its own country code.
+func overseas(n string) string {
+	if !strings.HasPrefix(n, "+33") || len(n) != 12 || strings.HasPrefix(n, fiction) {
+		return n
+	}
+	if code, ok := ranges[n[3:6]]; ok {
+		return "+" + code + n[3:]
+	}
+	return n
 }
 
 // read gives a number in E.164; false: it is none.
@@ -92,6 +167,8 @@ func visible(r rune) rune {
 	switch {
 	case unicode.Is(unicode.Cf, r):
 		return -1
+	case r == '\n' || r == '\r':
+		return '\n'
 	case unicode.IsSpace(r):
 		return ' '
 	case r == '＋':
@@ -101,7 +178,7 @@ func visible(r rune) rune {
 }
 
 // frenchMobile is by range and not by the tables, for the reason given at Parse.
-var frenchMobile = regexp.MustCompile(`^\+33[67][0-9]{8}$`)
+var frenchMobile = regexp.MustCompile(`^\+(?:33[67][0-9]{8}|590(?:690|691)[0-9]{6}|262(?:692|693|639)[0-9]{6}|594694[0-9]{6}|596(?:696|697)[0-9]{6})$`)
 
 // Mobile says whether a number takes texts, as far as its digits tell: a French 06 or
 // 07, or elsewhere a valid number that is, or may be, a mobile's.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/delivery"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/state"
@@ -74,11 +75,11 @@ func (s *Sender) decide(tx *state.Tx, j *job, token string, now time.Time) error
 	if err != nil {
 		return err
 	}
-	_, optedOut, err := state.Get[contracts.OptOut](tx, optoutKey)
+	optedOut, err := consent.Out(tx, j.digits())
 	if err != nil {
 		return err
 	}
-	optedOut = (optedOut || !contact.OptedOutAt.IsZero()) && r.Kind != contracts.SMSOptOutConfirmation
+	optedOut = optedOut && r.Kind != contracts.SMSOptOutConfirmation
 	switch {
 	case optedOut:
 		j.instead = suppressed
@@ -234,7 +235,7 @@ func (s *Sender) unsubscribed(tx *state.Tx, j *job, now time.Time) error {
 	if j.sms.Kind == contracts.SMSOptOutConfirmation {
 		return delivery.Confirm(tx, j.digits(), now)
 	}
-	return delivery.OptOut(tx, contracts.OptOut{Phone: j.sms.To, OptedOutAt: now, Source: contracts.OptOutByProvider})
+	return consent.Enter(tx, j.sms.To, contracts.Word{At: now, Kind: contracts.WordOptOut, Source: contracts.OptOutByProvider}, true)
 }
 
 // uncalled takes back the attempt that a claim had counted.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"leadpipe/contracts"
-	"leadpipe/internal/delivery"
+	"leadpipe/internal/consent"
 )
 
 // MaxGap is how old a look may be when the text's first byte leaves. The edge answers a
@@ -60,7 +60,7 @@ func (s *Sender) gate(j *job) func(context.Context) error {
 			}
 			// The contact as it was at the claim shows no opt-out, so that this one has
 			// not been processed, or an operator has allowed texts again after it.
-			if found && delivery.Counts(j.contact, m.OccurredAt()) {
+			if found && consent.Counts(j.contact, m.OccurredAt()) {
 				return &holdError{why: "an opt-out waits to be processed", again: s.o.Hold}
 			}
 			if time.Since(began) <= s.o.gap {

@@ -181,3 +181,44 @@ func TestPeekIsNotDependedOn(t *testing.T) {
 		t.Errorf("ran %d times: %v", runs, err)
 	}
 }
+
+// A key that is deleted is one that the nats CLI takes for deleted, and may come back.
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	s := b.store(nil)
+	b.put("lead.1", `{"n":1}`)
+	remove := func(tx *state.Tx) error {
+		if err := add(tx, "customer.1", 1); err != nil {
+			return err
+		}
+		if err := tx.Delete("lead.none"); err != nil {
+			return err
+		}
+		return tx.Delete("lead.1")
+	}
+	if err := s.Update(t.Context(), remove); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.value("lead.1"); got != "" {
+		t.Errorf("deleted, and is %q", got)
+	}
+	if err := s.Update(t.Context(), func(tx *state.Tx) error {
+		if _, ok, err := state.Get[number](tx, "lead.1"); ok || err != nil {
+			t.Errorf("read %v, %v", ok, err)
+		}
+		return add(tx, "lead.1", 7)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.value("lead.1"); got != `{"n":7}` {
+		t.Errorf("came back as %q", got)
+	}
+	before := b.lastSequence()
+	if err := s.Update(t.Context(), func(tx *state.Tx) error { return tx.Delete("lead.none") }); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.lastSequence(); got != before {
+		t.Error("deleting what is not there wrote something")
+	}
+}

@@ -336,8 +336,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) error {
 	msgs := make([]*nats.Msg, 0, len(changed)+len(guards))
 	for _, k := range changed {
 		e := tx.entries[k]
-		m := nats.NewMsg(contracts.SubjectOfKey(k))
-		m.Data = e.current
+		m := message(k, e.current)
 		m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(e.revision, 10))
 		msgs = append(msgs, m)
 	}
@@ -345,8 +344,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) error {
 	// changed record is written once more with the check in it: the bucket keeps one
 	// revision a key, and the record that was only read is not touched.
 	for _, k := range guards {
-		m := nats.NewMsg(contracts.SubjectOfKey(smallest))
-		m.Data = tx.entries[smallest].current
+		m := message(smallest, tx.entries[smallest].current)
 		m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(tx.entries[k].revision, 10))
 		m.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, contracts.SubjectOfKey(k))
 		msgs = append(msgs, m)
@@ -369,6 +367,16 @@ func (s *Store) commit(ctx context.Context, tx *Tx) error {
 			return fmt.Errorf("committing: %w (last answer: %w)", ctxErr, err)
 		}
 	}
+}
+
+// message is a revision of a key; nil is the marker of one that is deleted.
+func message(key string, data []byte) *nats.Msg {
+	m := nats.NewMsg(contracts.SubjectOfKey(key))
+	m.Data = data
+	if data == nil {
+		m.Header.Set("KV-Operation", "DEL")
+	}
+	return m
 }
 
 // publish sends one commit. nil: stored, now or by an earlier try.

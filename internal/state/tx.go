@@ -130,6 +130,17 @@ func (tx *Tx) Put(key string, record any) error {
 	return nil
 }
 
+// Delete takes a key's record away, as `nats kv del` does. A key without one stays as it is.
+func (tx *Tx) Delete(key string) error {
+	data, err := tx.read(key)
+	if err != nil || data == nil {
+		return err
+	}
+	tx.undo = append(tx.undo, change{key, data})
+	tx.entries[key].current = nil
+	return nil
+}
+
 // Need announces keys that the decision is about to read, so that they come in one
 // round trip. It is a hint: reading a key without it is right too.
 func (tx *Tx) Need(keys ...string) error {

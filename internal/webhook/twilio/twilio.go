@@ -35,9 +35,8 @@ type Options struct {
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	o    Options
-	base string
-	alt  string // the same with its default port written out, or its port left out: Twilio may sign either
+	o     Options
+	bases []string // the public URL as Twilio may sign it: with its default port written out, say, or its port left out
 }
 
 // New makes a verifier.
@@ -49,19 +48,32 @@ func New(o Options) (*Verifier, error) {
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("twilio: the public URL is not a URL")
 	}
-	v := &Verifier{o: o, base: strings.TrimSuffix(o.PublicURL, "/")}
-	host := u.Host
-	switch {
-	case u.Port() != "":
-		host = strings.TrimSuffix(host, ":"+u.Port())
-	case u.Scheme == "http":
-		host += ":80"
-	default:
-		host += ":443"
+	v := &Verifier{o: o}
+	v.add(*u)
+	// Twilio signs the URL as it was typed into its console, but for a user and password,
+	// which it sends as a header, and a host in capitals, which it calls in small letters.
+	u.User = nil
+	for _, host := range []string{u.Host, strings.ToLower(u.Host)} {
+		u.Host = host
+		v.add(*u)
+		switch {
+		case u.Port() != "":
+			u.Host = strings.TrimSuffix(host, ":"+u.Port())
+		case u.Scheme == "http":
+			u.Host += ":80"
+		default:
+			u.Host += ":443"
+		}
+		v.add(*u)
 	}
-	u.Host = host
-	v.alt = strings.TrimSuffix(u.String(), "/")
 	return v, nil
+}
+
+// add enters a form of the public URL that Twilio may have signed.
+func (v *Verifier) add(u url.URL) {
+	if s := strings.TrimSuffix(u.String(), "/"); !slices.Contains(v.bases, s) {
+		v.bases = append(v.bases, s)
+	}
 }
 
 // Inbound verifies a text that somebody sent us. requestURI is path and query as they
@@ -80,9 +92,9 @@ func (v *Verifier) Inbound(body []byte, requestURI, signature string, now time.T
 	if err != nil {
 		return nil, false, webhook.ErrMalformed
 	}
-	_, optOut = keyword.OptOut(form["Body"])
+	meaning, _ := keyword.Judge(form["Body"])
 	// Twilio's own judgement counts first: it has blocked the number already.
-	optOut = optOut || strings.EqualFold(form["OptOutType"], "STOP")
+	optOut = meaning == keyword.OptOut || strings.EqualFold(form["OptOutType"], "STOP")
 	subject, typ := contracts.SubjectInbound, "com.twilio.sms.inbound"
 	if optOut {
 		subject, typ = contracts.SubjectOptOut, "com.twilio.sms.optout"
@@ -131,8 +143,9 @@ func (v *Verifier) verified(body []byte, requestURI, signature string) (map[stri
 	}
 	ok := false
 	for _, token := range v.o.Tokens {
-		ok = equal(signature, token, v.base+requestURI, form) || ok
-		ok = equal(signature, token, v.alt+requestURI, form) || ok
+		for _, base := range v.bases {
+			ok = equal(signature, token, base+requestURI, form) || ok
+		}
 	}
 	if !ok || v.o.Account != "" && form["AccountSid"] != v.o.Account {
 		return nil, webhook.ErrSignature
