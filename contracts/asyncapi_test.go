@@ -53,7 +53,7 @@ func TestAsyncAPI(t *testing.T) {
 		key(contracts.KeyLead("{leadgenId}")), key(contracts.KeyContact("{phone}")), key(contracts.KeyCustomer("{customerId}")),
 		key(contracts.KeySubscription("{subscriptionId}")), key(contracts.KeyChurn("{subscriptionId}")), key(contracts.KeyOptOut("{phone}")),
 		key(contracts.KeySMS("{kind}", "{cause}")), key(contracts.KeyIncident("{incidentId}")), key(contracts.KeyLeadIndex("{leadgenId}")),
-		key(contracts.KeyIncidentIndex), key(contracts.KeyStripe), strings.TrimSuffix(key(contracts.KeyFailed("{incidentId}", 0)), "0") + "{block}",
+		key(contracts.KeyIncidentIndex), key(contracts.KeyStripe), key(contracts.KeyTextIndex("{messageSid}")), strings.TrimSuffix(key(contracts.KeyFailed("{incidentId}", 0)), "0") + "{block}",
 		key(regexp.MustCompile(`[0-9a-f]{32}$`).ReplaceAllString(contracts.KeyEmailIndex("camille@example.com"), "{hash}")),
 	}
 	addresses := map[string]string{} // by channel

@@ -32,6 +32,9 @@ func KeyIncident(id string) string { return "incident." + id }
 // KeyIncidentIndex names the list of the incidents that are open.
 const KeyIncidentIndex = "index.incidents"
 
+// KeyTextIndex names the index of a text by Twilio's SID.
+func KeyTextIndex(sid string) string { return "index.text." + sid }
+
 // KeyStripe names what has been seen of Stripe as a whole.
 const KeyStripe = "index.stripe"
 

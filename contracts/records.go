@@ -40,8 +40,9 @@ type Lead struct {
 	Disclaimers    map[string]bool `json:"disclaimers,omitempty"`     // consent check boxes by key
 	AdID           string          `json:"ad_id,omitempty"`
 	CampaignID     string          `json:"campaign_id,omitempty"`
-	Platform       string          `json:"platform,omitempty"` // "fb" or "ig", as Meta says
-	Pending        bool            `json:"pending,omitempty"`  // announced, and Meta has not shown its form yet
+	Platform       string          `json:"platform,omitempty"`   // "fb" or "ig", as Meta says
+	Pending        bool            `json:"pending,omitempty"`    // announced, and Meta has not shown its form yet
+	NoWelcome      string          `json:"no_welcome,omitempty"` // why no welcome was sent: "consent", the box that REQUIRE_CONSENT names was not ticked
 }
 
 // Settle computes Status from the facts beside it. An opt-out outweighs all, since
@@ -402,6 +403,11 @@ type OpenIncident struct {
 type Index struct {
 	Leads     []string `json:"leads,omitempty"`     // sorted
 	Customers []string `json:"customers,omitempty"` // sorted
+}
+
+// A TextIndex says which record a text of Twilio's belongs to. Key: index.text.<SID>.
+type TextIndex struct {
+	Key string `json:"key"` // sms.<kind>.<cause>
 }
 
 // A Snapshot is what one event said about a subscription, and how it is ordered.

@@ -41,7 +41,7 @@ var records = map[string]any{
 		Phone: "+33639980102", FormID: "202", PageID: "101", Status: contracts.LeadClient, CustomerID: "cus_1", OptedOutAt: day,
 		Answers: map[string][]string{"budget": {"1000"}, "empty": nil}, CustomerStatus: contracts.CustomerClient, ContactedAt: day,
 		PhoneIssue: "not_mobile", Disclaimers: map[string]bool{"sms": true}, AdID: "404",
-		CampaignID: "505", Platform: "fb", Pending: true},
+		CampaignID: "505", Platform: "fb", Pending: true, NoWelcome: "consent"},
 	"contact": contracts.Contact{Phone: "+33639980102", Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}, OptedOutAt: day, OptedInAt: day,
 		UnclearAt: day, ClearedAt: day, AskedAt: day, LastSMSAt: day, Welcomes: []contracts.Welcome{{LeadID: "1234567890123456", At: day}}},
 	"customer": contracts.Customer{ID: "cus_1", Email: "camille@example.com", Phone: "+33639980102", Name: "Camille Martin", LeadID: "1234567890123456",
@@ -75,6 +75,7 @@ var records = map[string]any{
 		Seen: contracts.Ranges{{First: 42, Last: 43}, {First: 50, Last: 50}}, Left: 1, First: 50, Members: []string{"billing-42"}},
 	"incident_index": contracts.IncidentIndex{Open: []contracts.OpenIncident{{ID: "billing-42", Consumer: "billing", Kind: "message", Reason: "malformed",
 		Sequence: 42}}},
+	"text_index": contracts.TextIndex{Key: "sms.welcome.1"},
 	"stripe_accounts": contracts.StripeAccounts{Worlds: []string{"live", "test"}, Customers: []string{"cus_1"}, Resettle: []string{"cus_1"},
 		ForeignAt: day, InvoiceAt: day, Snapshots: true},
 	"failed_block": contracts.FailedBlock{Seen: []byte{1, 2}, Open: []byte{1}},
@@ -95,6 +96,7 @@ var minimal = map[string]any{
 	"incident_index":  contracts.IncidentIndex{Open: []contracts.OpenIncident{}},
 	"failed_block":    contracts.FailedBlock{},
 	"stripe_accounts": contracts.StripeAccounts{},
+	"text_index":      contracts.TextIndex{Key: "sms.welcome.1"},
 	"index":           contracts.Index{},
 }
 
@@ -340,6 +342,7 @@ func TestBroken(t *testing.T) {
 		{"incident_index", nil, "open", "billing-42"},
 		{"failed_block", nil, "seen", "?"},
 		{"stripe_accounts", nil, "worlds", "live"},
+		{"text_index", nil, "key", "lead.1"},
 
 		{"stripe_event", event, "id", "1"},
 		{"stripe_event", event, "type", removed{}},

@@ -49,13 +49,15 @@ func Record(tb testing.TB, key string, value []byte) {
 	switch {
 	case key == contracts.KeyIncidentIndex:
 		kind = "incident_index"
+	case strings.HasPrefix(key, "index.text."):
+		kind = "text_index"
 	case key == contracts.KeyStripe:
 		kind = "stripe_accounts"
 	case strings.HasPrefix(key, "index.failed."):
 		kind = "failed_block"
 	}
 	switch kind {
-	case "lead", "contact", "customer", "subscription", "churn", "optout", "sms", "incident", "incident_index", "failed_block", "stripe_accounts", "index":
+	case "lead", "contact", "customer", "subscription", "churn", "optout", "sms", "incident", "incident_index", "failed_block", "stripe_accounts", "text_index", "index":
 	default:
 		ok = false
 	}

@@ -17,7 +17,7 @@ import (
 
 // DefaultPaymentFailed is the text after a failed payment unless the operator words
 // another. It has only letters of the GSM alphabet.
-const DefaultPaymentFailed = `Bonjour, votre paiement de {{.Amount}} n'a pas abouti.{{with .URL}} Vous pouvez le régler ici : {{.}}{{end}} Répondez STOP pour ne plus recevoir de SMS.`
+const DefaultPaymentFailed = `{{with .Company}}{{.}} : {{end}}Bonjour, votre paiement de {{.Amount}} n'a pas abouti.{{with .URL}} Vous pouvez le régler ici : {{.}}{{end}} Répondez STOP pour ne plus recevoir de SMS.`
 
 // A PaymentFailed is what the text after a failed payment may say.
 type PaymentFailed struct {
@@ -26,6 +26,7 @@ type PaymentFailed struct {
 	URL           string    // Stripe's page where it can be paid; may be empty
 	Attempt       int       // from 1
 	NextAttemptAt time.Time // zero: no further automatic attempt
+	Company       string    // COMPANY_NAME; may be empty
 }
 
 // ParsePaymentFailed reads the text's template, over a PaymentFailed; empty means
@@ -35,16 +36,18 @@ func ParsePaymentFailed(template string) (*text.Template, error) {
 		template = DefaultPaymentFailed
 	}
 	return text.Parse("SMS_PAYMENT_FAILED_TEXT", template,
-		PaymentFailed{Name: "Zoé Martin", Amount: "29,00 €", URL: "https://invoice.example.com/i/1", Attempt: 1, NextAttemptAt: time.Unix(1795615392, 0).UTC()},
+		PaymentFailed{Name: "Zoé Martin", Amount: "29,00 €", URL: "https://invoice.example.com/i/1", Attempt: 1, NextAttemptAt: time.Unix(1795615392, 0).UTC(),
+			Company: "Atelier Martin"},
 		PaymentFailed{Amount: "29,00 €", Attempt: 4})
 }
 
-// Options are what the consumer needs; all but Reader are required.
+// Options are what the consumer needs; all but Company and Reader are required.
 type Options struct {
 	SuspendAfter  int            // failed attempts since the last success before access is suspended
 	Region        string         // of phone numbers without a prefix: "FR"
 	SMSMaxAge     time.Duration  // from the failure to the last moment at which its text may be sent
 	PaymentFailed *text.Template // see ParsePaymentFailed
+	Company       string         // who writes; may be empty
 
 	// Reader asks Stripe which of several snapshots of one second is the newest, when
 	// the events do not tell; nil: the greatest event id is taken to be.

@@ -52,7 +52,8 @@ func (b *Billing) text(tx *state.Tx, customer string, e Event) error {
 		return err
 	}
 	body, err := b.opt.PaymentFailed.Render(PaymentFailed{
-		Name: c.Name, Amount: amount(f.amount, f.currency), URL: f.url, Attempt: f.attempts, NextAttemptAt: f.next})
+		Name: c.Name, Amount: amount(f.amount, f.currency), URL: f.url, Attempt: f.attempts, NextAttemptAt: f.next,
+		Company: b.opt.Company})
 	if err != nil {
 		return incident.Raise(tx, incident.Report{
 			ID: templateIncident, Consumer: contracts.Billing, Reason: outcome.Malformed, Severity: contracts.SeverityWarning,

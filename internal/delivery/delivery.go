@@ -58,6 +58,11 @@ func Record(tx *state.Tx, key string, n News) error {
 	if err := tx.Put(key, sms); err != nil {
 		return err
 	}
+	if contracts.ValidID(n.SID) {
+		if err := tx.Put(contracts.KeyTextIndex(n.SID), contracts.TextIndex{Key: key}); err != nil {
+			return err
+		}
+	}
 	if err := arrived(tx, sms, n); err != nil {
 		return err
 	}

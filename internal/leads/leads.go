@@ -24,6 +24,7 @@ import (
 	"leadpipe/contracts"
 	"leadpipe/internal/consent"
 	"leadpipe/internal/identity"
+	"leadpipe/internal/incident"
 	"leadpipe/internal/outcome"
 	"leadpipe/internal/state"
 	"leadpipe/internal/text"
@@ -44,7 +45,7 @@ const (
 // DefaultWelcome is the welcome text unless the operator words another. It has only
 // letters of the GSM alphabet, so that it is sent and billed as one segment. It says
 // how to opt out, as French law demands of such a text.
-const DefaultWelcome = `Bonjour{{with .FirstName}} {{.}}{{end}}, merci pour votre demande ! Nous vous recontactons très vite. Répondez STOP pour ne plus recevoir de SMS.`
+const DefaultWelcome = `{{with .Company}}{{.}} : {{end}}Bonjour{{with .FirstName}} {{.}}{{end}}, merci pour votre demande ! Nous vous recontactons très vite. Répondez STOP pour ne plus recevoir de SMS.`
 
 // A Greeting is what a welcome text may say about its reader. Anybody can type
 // anybody's number into a form, with a message to them for a name. So the names are
@@ -53,6 +54,7 @@ type Greeting struct {
 	FirstName string // "Zoé"
 	Name      string // "Zoé Martin"
 	FormID    string
+	Company   string // COMPANY_NAME; may be empty
 }
 
 // ParseWelcome reads the welcome text's template, over a Greeting; empty means
@@ -61,16 +63,19 @@ func ParseWelcome(template string) (*text.Template, error) {
 	if template == "" {
 		template = DefaultWelcome
 	}
-	return text.Parse("SMS_WELCOME_TEXT", template, Greeting{FirstName: "Zoé", Name: "Zoé Martin", FormID: "1"}, Greeting{})
+	return text.Parse("SMS_WELCOME_TEXT", template, Greeting{FirstName: "Zoé", Name: "Zoé Martin", FormID: "1", Company: "Atelier Martin"}, Greeting{})
 }
 
-// Options are what the consumer needs; all are required.
+// Options are what the consumer needs; the first five are required.
 type Options struct {
 	Graph     *Graph
 	Store     *state.Store   // to see which leads are there already
 	Region    string         // of phone numbers without a prefix: "FR"
 	SMSMaxAge time.Duration  // from the form to the last moment at which its welcome may be sent
 	Welcome   *text.Template // see ParseWelcome
+
+	Company        string // who writes, in every text; may be empty
+	RequireConsent string // the check box without which no welcome is sent; empty: none is needed
 }
 
 // Leads is the consumer of webhooks.facebook.>. It is safe for concurrent use.
@@ -86,8 +91,9 @@ func New(opt Options) (*Leads, error) {
 
 // An Event is an announced lead, read from Graph unless it is in the bucket already.
 type Event struct {
-	lead contracts.Lead
-	read bool // false: only the id is known
+	lead    contracts.Lead
+	read    bool // false: only the id is known
+	message contracts.Message
 }
 
 // Prepare decodes an announcement and reads its lead from Graph. It writes nothing.
@@ -128,7 +134,8 @@ func (l *Leads) Prepare(ctx context.Context, m contracts.Message) (Event, error)
 	if err := fits(lead); err != nil {
 		return Event{}, err
 	}
-	return Event{lead: lead, read: true}, nil
+	where := contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence, Time: m.Time}
+	return Event{lead: lead, read: true, message: where}, nil
 }
 
 // Decide creates the lead, its contact and its welcome text, all from the event and
@@ -171,11 +178,22 @@ func (l *Leads) Decide(tx *state.Tx, e Event) error {
 	if digits == "" || lead.Status == contracts.LeadOptedOut || lead.Status == contracts.LeadClient {
 		return nil
 	}
-	return l.welcome(tx, lead, digits)
+	if box := l.opt.RequireConsent; box != "" && !lead.Disclaimers[box] {
+		lead.NoWelcome = noConsent
+		return tx.Put(key, lead)
+	}
+	return l.welcome(tx, e, lead, digits)
 }
 
+// noConsent is a lead's NoWelcome where the required box was not ticked.
+const noConsent = "consent"
+
+// templateIncident is the incident of welcomes that can't be rendered; the next one that
+// can closes it.
+const templateIncident = "leads-template"
+
 // welcome queues the lead's welcome text, unless the number has had one.
-func (l *Leads) welcome(tx *state.Tx, lead contracts.Lead, digits string) error {
+func (l *Leads) welcome(tx *state.Tx, e Event, lead contracts.Lead, digits string) error {
 	contact, _, err := state.Get[contracts.Contact](tx, contracts.KeyContact(digits))
 	if err != nil {
 		return err
@@ -190,9 +208,16 @@ func (l *Leads) welcome(tx *state.Tx, lead contracts.Lead, digits string) error 
 	if err != nil || queued { // the lead's record was deleted, and comes anew
 		return err
 	}
-	body, err := l.opt.Welcome.Render(Greeting{FirstName: asName(lead.FirstName), Name: asName(lead.Name), FormID: lead.FormID})
-	if err != nil {
-		return outcome.Permanent(outcome.Malformed, err)
+	body, err := l.opt.Welcome.Render(Greeting{FirstName: asName(lead.FirstName), Name: asName(lead.Name), FormID: lead.FormID,
+		Company: l.opt.Company})
+	if err != nil { // the lead is there all the same
+		return incident.Raise(tx, incident.Report{
+			ID: templateIncident, Consumer: contracts.Leads, Reason: outcome.Malformed, Severity: contracts.SeverityWarning,
+			At: lead.CreatedAt, Message: e.message, Text: "no welcome was sent: " + err.Error() + "; change the template and start again",
+		})
+	}
+	if err := incident.Resolve(tx, templateIncident, lead.CreatedAt); err != nil {
+		return err
 	}
 	contact.Welcomes = append(contact.Welcomes, contracts.Welcome{LeadID: lead.ID, At: lead.CreatedAt})
 	slices.SortFunc(contact.Welcomes, func(a, b contracts.Welcome) int {

@@ -194,6 +194,21 @@ func (n Number) Mobile() bool {
 	return kind == phonenumbers.MOBILE || kind == phonenumbers.FIXED_LINE_OR_MOBILE
 }
 
+// Country is the number's country as ISO 3166 has it, "FR"; "XX" where none is known.
+func (n Number) Country() string {
+	p, err := phonenumbers.Parse(string(n), "")
+	if err != nil {
+		return "XX"
+	}
+	if code := phonenumbers.GetRegionCodeForNumber(p); len(code) == 2 && code != "ZZ" {
+		return code
+	}
+	if code := phonenumbers.GetRegionCodeForCountryCode(int(p.GetCountryCode())); len(code) == 2 && code != "ZZ" {
+		return code
+	}
+	return "XX"
+}
+
 // Textable reads a number that is to be texted: Parse, and NotMobile for a number
 // that takes no texts, which is given beside the error. nil: it can be texted.
 func Textable(s, region string) (Number, error) {

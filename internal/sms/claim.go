@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"regexp"
+	"strings"
 	"time"
 
 	"leadpipe/contracts"
 	"leadpipe/internal/consent"
 	"leadpipe/internal/delivery"
+	"leadpipe/internal/incident"
 	"leadpipe/internal/outcome"
+	"leadpipe/internal/phone"
 	"leadpipe/internal/state"
 )
 
@@ -24,6 +27,9 @@ const (
 	linger = 5 * time.Millisecond
 	// refusedPause is when a text is due again that was refused for a fault of ours.
 	refusedPause = time.Second
+	// untilDecided is how often a welcome asks whether a person has decided about an
+	// unclear answer of its number. The decision changes the contact, not the text.
+	untilDecided = 30 * time.Second
 	firstPause   = time.Second
 	lastPause    = 5 * time.Minute
 )
@@ -80,17 +86,26 @@ func (s *Sender) decide(tx *state.Tx, j *job, token string, now time.Time) error
 		return err
 	}
 	optedOut = optedOut && r.Kind != contracts.SMSOptOutConfirmation
+	x := s.expiry(r, now)
 	switch {
 	case optedOut:
 		j.instead = suppressed
-	case !r.ExpiresAt.IsZero() && !now.Before(r.ExpiresAt):
+	case !x.IsZero() && !now.Before(x):
 		j.instead = expired
+	}
+	if j.instead == "" && r.Kind == contracts.SMSWelcome && r.Status == contracts.SMSQueued && consent.Unclear(contact) {
+		return outcome.NotYet(untilDecided) // a person has yet to say whether it may go
 	}
 	switch {
 	case r.Status == contracts.SMSSending: // its sender died, or got no clear answer
 		j.search = r.ClaimedAt
 	case j.instead != "":
 		j.sms = end(r, j.instead, "")
+		if j.instead == expired {
+			if err := delivery.Expired(tx, r, j.msg); err != nil {
+				return err
+			}
+		}
 		return tx.Put(j.key, j.sms)
 	case r.ClaimedAt.IsZero() && now.Sub(r.QueuedAt) > s.o.Old:
 		j.search = r.QueuedAt
@@ -187,6 +202,9 @@ func (s *Sender) settle(tx *state.Tx, j *job, now time.Time) error {
 				}
 			}
 		}
+		if err := closeCountry(tx, j.sms.To, now); err != nil {
+			return err
+		}
 		return delivery.Record(tx, j.key, a.news)
 	case unknown: // the record stays as it is until its lease is over
 		return nil
@@ -214,6 +232,11 @@ func (s *Sender) settle(tx *state.Tx, j *job, now time.Time) error {
 			r.NotBefore = now.Add(hold.again)
 		}
 	case suppressed, expired:
+		if a.verdict == expired {
+			if err := delivery.Expired(tx, r, j.msg); err != nil {
+				return err
+			}
+		}
 		r = uncalled(end(r, a.verdict, ""))
 	case unsubscribed:
 		r = end(r, suppressed, reason)
@@ -222,7 +245,7 @@ func (s *Sender) settle(tx *state.Tx, j *job, now time.Time) error {
 		}
 	case never:
 		r = end(r, never, reason)
-		if err := tx.Put(contracts.KeyIncident(incidentID(j)), incident(j, now, a.err)); err != nil {
+		if err := raiseCountry(tx, j, a, now); err != nil {
 			return err
 		}
 	}
@@ -246,17 +269,25 @@ func uncalled(r contracts.SMS) contracts.SMS {
 	return r
 }
 
-func incidentID(j *job) string { return fmt.Sprintf("%s-%d", contracts.SMSSender, j.msg.Sequence) }
+// raiseCountry tells that texts to a country can't be sent, one incident a country and
+// code: a wrong number is nobody's fault, and thirty of one country are worth a look.
+func raiseCountry(tx *state.Tx, j *job, a answer, now time.Time) error {
+	country := phone.Number(j.sms.To).Country()
+	return incident.Raise(tx, incident.Report{
+		ID: fmt.Sprintf("%s%s-%d", countryID, country, a.code), Consumer: contracts.SMSSender, Reason: outcome.Refused,
+		Severity: contracts.SeverityWarning, At: now,
+		Message: contracts.Message{Stream: contracts.StreamCRM, Subject: j.msg.Subject, Sequence: j.msg.Sequence},
+		Text:    fmt.Sprintf("texts to numbers of %s were refused, and are failed: %v", country, a.err),
+		Action:  fmt.Sprintf("nats kv get %s %s", contracts.Bucket, j.key),
+	})
+}
 
-// incident says that a text can't be sent, and how to have it tried again.
-func incident(j *job, now time.Time, err error) contracts.Incident {
-	return contracts.Incident{
-		ID: incidentID(j), At: now, Severity: contracts.SeverityWarning, Consumer: contracts.SMSSender,
-		Stream: contracts.StreamCRM, Sequence: j.msg.Sequence, Subject: j.msg.Subject,
-		Reason: fmt.Sprintf("a text can't be sent: %v", err),
-		Action: fmt.Sprintf(`nats kv get %[1]s %[2]s --raw | sed 's/"status":"failed"/"status":"queued"/' | nats kv put %[1]s %[2]s`,
-			contracts.Bucket, j.key),
-	}
+const countryID = "sms-country-"
+
+// closeCountry closes the incidents of a country to which a text goes through.
+func closeCountry(tx *state.Tx, to string, now time.Time) error {
+	prefix := countryID + phone.Number(to).Country() + "-"
+	return incident.ResolveAll(tx, func(id string) bool { return strings.HasPrefix(id, prefix) }, now)
 }
 
 // pause is how long a text waits after its nth call came to nothing: the ceiling

@@ -79,6 +79,44 @@ func (q QuietHours) Until(t time.Time) time.Time {
 	return t
 }
 
+// Between is how much of a span of time is quiet.
+func (q QuietHours) Between(from, until time.Time) time.Duration {
+	if q.zone == nil {
+		return 0
+	}
+	total := time.Duration(0)
+	for t := from; t.Before(until); {
+		end := q.Until(t)
+		if end.After(t) {
+			if end.After(until) {
+				end = until
+			}
+			total += end.Sub(t)
+			t = end
+			continue
+		}
+		if t = q.next(t); t.IsZero() {
+			break
+		}
+	}
+	return total
+}
+
+// next is when the next quiet begins after t, which is not quiet; zero: not within a year.
+func (q QuietHours) next(t time.Time) time.Time {
+	y, m, d := t.In(q.zone).Date()
+	for day := range 366 {
+		midnight := time.Date(y, m, d+day, 0, 0, 0, 0, q.zone)
+		evening := time.Date(y, m, d+day, int(q.from/time.Hour), int(q.from%time.Hour/time.Minute), 0, 0, q.zone)
+		for _, begin := range []time.Time{midnight, evening} {
+			if begin.After(t) && !q.end(begin).IsZero() {
+				return begin
+			}
+		}
+	}
+	return time.Time{}
+}
+
 // end is when the quiet that t lies in ends, zero if it lies in none.
 func (q QuietHours) end(t time.Time) time.Time {
 	y, m, d := t.Date()

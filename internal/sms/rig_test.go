@@ -362,3 +362,13 @@ func checkLog(tb testing.TB, text string) {
 		}
 	}
 }
+
+// sequence is that of the bucket's stream: it grows with everything written.
+func (r *rig) sequence() uint64 {
+	r.tb.Helper()
+	s, err := r.nats.JetStream("operator").Stream(context.Background(), contracts.StreamCRM)
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	return s.CachedInfo().State.LastSeq
+}

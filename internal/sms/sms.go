@@ -41,7 +41,8 @@ type Options struct {
 	// Old is the age from which a text is looked up at Twilio before its first call:
 	// one that old may have gone out before the bucket was lost. Default 1 min.
 	Old time.Duration
-	// Hold is how long a text waits for an opt-out to be processed. Default 500 ms.
+	// Hold is how long a text waits for an opt-out to be processed. Default 2 s: when it has
+	// been, the text ends, and until then there is nothing to do.
 	Hold time.Duration
 
 	Now     func() time.Time // default time.Now; for expiry, leases and quiet hours
@@ -63,7 +64,8 @@ type Sender struct {
 	o        Options
 	messages *messages
 	slots    *semaphore.Weighted
-	proven   atomic.Bool // the account was accepted, last we heard
+	proven   atomic.Bool  // the account was accepted, last we heard
+	success  atomic.Int64 // when a text was last taken, in Unix nanoseconds
 	ended    *prometheus.CounterVec
 }
 
@@ -77,7 +79,7 @@ func New(o Options) (*Sender, error) {
 	}
 	set(&o.Lease, 3*Timeout)
 	set(&o.Old, time.Minute)
-	set(&o.Hold, 500*time.Millisecond)
+	set(&o.Hold, 2*time.Second)
 	set(&o.gap, MaxGap)
 	if o.Parallel <= 0 {
 		o.Parallel = 64
@@ -97,7 +99,7 @@ func New(o Options) (*Sender, error) {
 	}
 	s := &Sender{
 		o:        o,
-		messages: &messages{client: o.Twilio, from: o.From, service: o.Service, callback: callback},
+		messages: &messages{client: o.Twilio, from: o.From, service: o.Service, callback: callback, now: o.Now},
 		slots:    semaphore.NewWeighted(int64(o.Parallel)),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sms_ended_total", Help: "What claims of texts came to."}, []string{"result"}),
@@ -189,7 +191,7 @@ func (s *Sender) due(r contracts.SMS, stored time.Time) (plan, time.Duration) {
 				from = quiet
 			}
 		}
-		if x := r.ExpiresAt; !x.IsZero() && x.Before(from) {
+		if x := s.expiry(r, from); !x.IsZero() && x.Before(from) {
 			from = x // no use in waiting longer
 		}
 	case contracts.SMSSending:
@@ -205,6 +207,15 @@ func (s *Sender) due(r contracts.SMS, stored time.Time) (plan, time.Duration) {
 		return wait, d + rand.N(20*time.Millisecond)
 	}
 	return call, 0
+}
+
+// expiry is when a text becomes too old, as seen at a time. Quiet hours do not age a
+// welcome: one of Friday evening goes out on Monday morning.
+func (s *Sender) expiry(r contracts.SMS, at time.Time) time.Time {
+	if r.ExpiresAt.IsZero() || r.Kind != contracts.SMSWelcome {
+		return r.ExpiresAt
+	}
+	return r.ExpiresAt.Add(s.o.Quiet.Between(r.QueuedAt, at))
 }
 
 // run claims, calls and records. Claims and results are committed as many at a time as
@@ -273,7 +284,7 @@ func (s *Sender) run(ctx context.Context, jobs []*job, errs []error) {
 // prove asks Twilio for something harmless after a refusal, and at the start: while our
 // account is at fault no text is claimed, and one question is asked and not many.
 func (s *Sender) prove(ctx context.Context, j *job) error {
-	_, a := s.messages.list(ctx, j.was.To)
+	_, _, a := s.messages.list(ctx, j.was.To, "", 0)
 	if a.verdict == refused || a.verdict == later {
 		return a.err
 	}
@@ -284,7 +295,7 @@ func (s *Sender) prove(ctx context.Context, j *job) error {
 func (s *Sender) carry(ctx context.Context, j *job) answer {
 	s.o.point("claimed")
 	if !j.search.IsZero() {
-		news, found, err := s.messages.find(ctx, j.sms.To, j.sms.Body, j.search.Add(-clockSkew))
+		news, found, err := s.messages.find(ctx, j.sms, j.search.Add(-clockSkew), func(sid string) (bool, error) { return s.taken(ctx, sid, j.key) })
 		switch {
 		case err != nil:
 			return answer{verdict: unknown, err: err}
@@ -294,5 +305,27 @@ func (s *Sender) carry(ctx context.Context, j *job) answer {
 			return answer{verdict: j.instead}
 		}
 	}
-	return s.messages.send(ctx, j.sms, s.gate(j))
+	a := s.messages.send(ctx, j.sms, s.gate(j))
+	switch {
+	case a.verdict == sent:
+		s.success.Store(time.Now().UnixNano())
+	case a.perhaps && time.Since(time.Unix(0, s.success.Load())) < othersGoThrough:
+		// It is not the sender: others go through.
+		a = answer{verdict: never, code: a.code, err: outcome.Permanent(outcome.Refused, errors.New(a.err.Error()))}
+	}
+	return a
+}
+
+// othersGoThrough is how long after a text was taken a refusal of the sender is taken to
+// be about the recipient.
+const othersGoThrough = 10 * time.Minute
+
+// taken says whether a text of Twilio's belongs to another record than key.
+func (s *Sender) taken(ctx context.Context, sid, key string) (bool, error) {
+	var x contracts.TextIndex
+	found, err := s.o.Store.Get(ctx, contracts.KeyTextIndex(sid), &x)
+	if err != nil {
+		return false, outcome.Temporary(outcome.Unavailable, err)
+	}
+	return found && x.Key != key, nil
 }

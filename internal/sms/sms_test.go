@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http/httptest"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,9 +12,11 @@ import (
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/consent"
 	"leadpipe/internal/outcome"
 	standin "leadpipe/internal/sandbox/twilio"
 	"leadpipe/internal/sms"
+	"leadpipe/internal/state"
 	"leadpipe/internal/twilio"
 )
 
@@ -99,7 +100,6 @@ func TestAnswersOfTwilio(t *testing.T) {
 		r.put(contracts.KeyLead(lead.ID), lead)
 		r.put(contracts.KeyContact(number), contracts.Contact{Phone: c.to, Leads: []string{lead.ID}, Customers: []string{}})
 		r.put(contracts.KeySMS(text.Kind, text.Cause), text)
-		sequence := r.change(contracts.KeySMS(text.Kind, text.Cause)).Sequence
 		if err := r.handle(s, n); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
@@ -109,9 +109,9 @@ func TestAnswersOfTwilio(t *testing.T) {
 		}
 		switch c.status {
 		case contracts.SMSFailed:
-			i := get[contracts.Incident](r, contracts.KeyIncident("sms-"+strconv.FormatUint(sequence, 10)))
-			if !strings.Contains(i.Action, "nats kv put crm sms.welcome."+text.Cause) {
-				t.Errorf("%s: action %q", c.name, i.Action)
+			i := get[contracts.Incident](r, contracts.KeyIncident("sms-country-FR-"+c.reason))
+			if i.Action != "nats kv get crm sms.welcome."+text.Cause || !i.ResolvedAt.IsZero() {
+				t.Errorf("%s: %+v", c.name, i)
 			}
 		case contracts.SMSSuppressed:
 			o := get[contracts.OptOut](r, contracts.KeyOptOut(number))
@@ -561,4 +561,154 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+}
+
+// One Belgian among French leads is one text that ends; while a sender reaches nobody at
+// all it is the sender.
+// https://www.twilio.com/docs/api/errors/21606
+func TestASenderThatDoesNotReachACountry(t *testing.T) {
+	t.Parallel()
+	const belgian = "+32470123456"
+	var open atomic.Bool
+	r := newRig(t, func(o *standin.Options) {
+		o.Reject = func(to string) (int, int) {
+			if strings.HasPrefix(to, "+32") && !open.Load() {
+				return 400, 21606
+			}
+			return 0, 0
+		}
+	})
+	r.queue(span(0, 30)...)
+	lead, text := welcome(99)
+	lead.Phone, text.To = belgian, belgian
+	r.put(contracts.KeyLead(lead.ID), lead)
+	r.put(contracts.KeySMS(text.Kind, text.Cause), text)
+	r.queue(span(30, 60)...)
+	stop := r.runSMS()
+	r.statuses(20*time.Second, 0, 60, contracts.SMSSent)
+	belgianText := func() contracts.SMS { return get[contracts.SMS](r, contracts.KeySMS(text.Kind, text.Cause)) }
+	eventually(t, 20*time.Second, "the Belgian's text ends", func() bool { return belgianText().Status == contracts.SMSFailed })
+	stop()
+	if i := get[contracts.Incident](r, contracts.KeyIncident("sms-country-BE-21606")); !i.ResolvedAt.IsZero() || i.Count != 1 {
+		t.Errorf("%+v", i)
+	}
+	// The sender is registered there: the next text closes the incident.
+	open.Store(true)
+	lead.ID, text.Cause, text.LeadID = "2000", "2000", "2000"
+	r.put(contracts.KeyLead(lead.ID), lead)
+	r.put(contracts.KeySMS(text.Kind, text.Cause), text)
+	r.runSMS()
+	eventually(t, 20*time.Second, "the incident is closed", func() bool {
+		return !get[contracts.Incident](r, contracts.KeyIncident("sms-country-BE-21606")).ResolvedAt.IsZero()
+	})
+}
+
+// A sender's full queue is a matter of time.
+// https://www.twilio.com/docs/api/errors/21611
+func TestQueueFull(t *testing.T) {
+	t.Parallel()
+	var full atomic.Bool
+	full.Store(true)
+	r := newRig(t, func(o *standin.Options) {
+		o.Reject = func(string) (int, int) {
+			if full.Load() {
+				return 400, 21611
+			}
+			return 0, 0
+		}
+	})
+	r.queue(0)
+	r.runSMS()
+	eventually(t, 20*time.Second, "a second try", func() bool { return r.text(0).Attempts >= 2 })
+	if got := r.text(0).Status; got == contracts.SMSFailed {
+		t.Errorf("given up: %s", got)
+	}
+	full.Store(false)
+	r.statuses(20*time.Second, 0, 1, contracts.SMSSent)
+}
+
+// While a person has yet to decide what an answer meant, no welcome leaves, and nothing is
+// written meanwhile; an unpaid invoice is told all the same.
+func TestUnclearAnswerHoldsTheWelcome(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.queue(0)
+	contact := get[contracts.Contact](r, contracts.KeyContact(digits(0)))
+	contact.UnclearAt = time.Now().UTC()
+	r.put(contracts.KeyContact(digits(0)), contact)
+	bill := contracts.SMS{Kind: contracts.SMSPaymentFailed, To: number(0), Body: "Facture", Status: contracts.SMSQueued, QueuedAt: time.Now().UTC(), Cause: "in_1.1"}
+	r.put(contracts.KeySMS(bill.Kind, bill.Cause), bill)
+	s := r.sender()
+	before := r.sequence()
+	for range 5 {
+		if o := outcome.Of(r.handle(s, 0)); o.Kind != outcome.KindNotYet || o.After < time.Second {
+			t.Errorf("%s after %s", o.Kind, o.After)
+		}
+	}
+	if n := r.sequence() - before; n != 0 {
+		t.Errorf("%d revisions of a text that waits", n)
+	}
+	r.calls(0)
+	if errs := s.Handle(t.Context(), []contracts.Message{r.change(contracts.KeySMS(bill.Kind, bill.Cause))}); errs[0] != nil {
+		t.Error(errs[0])
+	}
+	r.calls(1)
+	if err := r.store.Update(t.Context(), func(tx *state.Tx) error { return consent.NoOptOut(tx, number(0), time.Now().UTC()) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.handle(s, 0); err != nil {
+		t.Error(err)
+	}
+	r.calls(2)
+}
+
+// What is looked up after an unknown outcome: under the address by which it went, with
+// what a trial account puts before it, without its words, and not what another record has.
+func TestWhatIsLookedUp(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*standin.Options){
+		"by RCS":          func(o *standin.Options) { o.RCS = func(string) bool { return true } },
+		"a trial account": func(o *standin.Options) { o.Trial = true },
+		"redacted":        func(o *standin.Options) { o.Redact = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var hungUp atomic.Bool
+			r := newRig(t, change, func(o *standin.Options) {
+				o.Fault = func(c standin.Call) standin.Fault {
+					if c.Op == standin.Send && !hungUp.Swap(true) {
+						return standin.HangUpAfter
+					}
+					return ""
+				}
+			})
+			r.queue(0)
+			r.runSMS()
+			r.statuses(20*time.Second, 0, 1, contracts.SMSSent, contracts.SMSDelivered)
+			r.calls(1)
+		})
+	}
+	t.Run("two invoices with the same words", func(t *testing.T) {
+		t.Parallel()
+		var calls atomic.Int32
+		r := newRig(t, func(o *standin.Options) {
+			o.Fault = func(c standin.Call) standin.Fault {
+				if c.Op == standin.Send && calls.Add(1) == 2 {
+					return standin.HangUpBefore // the second invoice's text is not taken
+				}
+				return ""
+			}
+		})
+		s := r.sender()
+		for _, cause := range []string{"in_1.1", "in_2.1"} {
+			bill := contracts.SMS{Kind: contracts.SMSPaymentFailed, To: number(0), Body: "Bonjour, votre paiement de 29,00 € n'a pas abouti.",
+				Status: contracts.SMSQueued, QueuedAt: time.Now().UTC(), Cause: cause}
+			r.put(contracts.KeySMS(bill.Kind, cause), bill)
+			if errs := s.Handle(t.Context(), []contracts.Message{r.change(contracts.KeySMS(bill.Kind, cause))}); errs[0] != nil {
+				t.Fatal(errs[0])
+			}
+		}
+		r.runSMS()
+		eventually(t, 20*time.Second, "both invoices are told", func() bool { return len(r.twilio.Messages()) == 2 })
+	})
 }

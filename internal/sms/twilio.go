@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,27 +41,7 @@ type answer struct {
 	code    int           // Twilio's error code, or 0
 	err     error         // of those that Twilio did not take
 	found   bool          // in Twilio's list: this claim made no call
-}
-
-// faults of the account, its sender or its configuration: every text would meet them.
-// https://www.twilio.com/docs/api/errors
-var faults = map[int]outcome.Reason{
-	20003: outcome.Auth,    // wrong credentials
-	20005: outcome.Auth,    // account suspended
-	20404: outcome.Auth,    // no such account
-	21222: outcome.Auth,    // not an account SID
-	21224: outcome.Auth,    // not a token
-	21212: outcome.Refused, // sender is not valid
-	21603: outcome.Refused, // no sender
-	21606: outcome.Refused, // sender can't text
-	21609: outcome.Refused, // the status callback's URL
-	21659: outcome.Refused, // sender is not Twilio's
-	21660: outcome.Refused, // sender is somebody else's
-	21661: outcome.Refused, // sender can't text
-	21701: outcome.Refused, // no such messaging service
-	21703: outcome.Refused, // messaging service without a sender
-	21704: outcome.Refused,
-	21705: outcome.Refused,
+	perhaps bool          // of refused: perhaps it is only this recipient that the sender can't reach
 }
 
 // judge sorts every way in which a call can end. left says whether any of the request
@@ -83,8 +64,12 @@ func judge(err error, left bool, status int) answer {
 	}
 	err = public(err, status, code)
 	switch {
-	case faults[code] != "":
-		return answer{verdict: refused, code: code, err: outcome.Blocked(faults[code], err)}
+	case moments[code]:
+		return answer{verdict: later, code: code, err: outcome.Temporary(outcome.RateLimited, err)}
+	case accounts[code] != "":
+		return answer{verdict: refused, code: code, err: outcome.Blocked(accounts[code], err)}
+	case senders[code]:
+		return answer{verdict: refused, code: code, err: outcome.Blocked(outcome.Refused, err), perhaps: true}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return answer{verdict: refused, code: code, err: outcome.Blocked(outcome.Auth, err)}
 	case status == http.StatusTooManyRequests:
@@ -118,12 +103,25 @@ func public(err error, status, code int) error {
 	return fmt.Errorf("calling twilio: %w", err)
 }
 
+const (
+	// retries asks Twilio to bring a status again that it could not deliver: without it
+	// a single 503 loses it. It is no part of what Twilio signs.
+	// https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
+	retries = "#rc=3&rp=ct,rt,5xx"
+	// A text waits for its turn at Twilio between a second and ten hours; less than a
+	// few minutes would lose texts to a carrier that is slow.
+	// https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource
+	longestValidity  = 36000
+	shortestValidity = 300
+)
+
 // messages is the part of Twilio's API that sends and lists.
 type messages struct {
 	client   *twilio.Client
 	from     string
 	service  string
 	callback string // URL of delivery statuses, without our id; empty: none are asked for
+	now      func() time.Time
 }
 
 // send asks Twilio to send a text, if gate opens.
@@ -135,7 +133,10 @@ func (m *messages) send(ctx context.Context, t contracts.SMS, gate func(context.
 		p.SetFrom(m.from)
 	}
 	if m.callback != "" {
-		p.SetStatusCallback(m.callback + url.QueryEscape(string(t.Kind)+"."+t.Cause))
+		p.SetStatusCallback(m.callback + url.QueryEscape(string(t.Kind)+"."+t.Cause) + retries)
+	}
+	if !t.ExpiresAt.IsZero() { // Twilio's queue must not carry it beyond
+		p.SetValidityPeriod(int(min(longestValidity, max(shortestValidity, t.ExpiresAt.Sub(m.now())/time.Second))))
 	}
 	call := m.client.Call(ctx, gate)
 	got, err := api.NewApiServiceWithClient(call.Base()).CreateMessage(p)
@@ -150,42 +151,114 @@ func (m *messages) send(ctx context.Context, t contracts.SMS, gate func(context.
 	return a
 }
 
+// listed is how many of a number's texts one page of the list has, and mostPages how many
+// pages are looked through.
+const (
+	listed    = 200
+	mostPages = 10
+)
+
 // find looks for a text that we may have sent, not before since, in Twilio's list. It
 // asks by recipient alone: a filter by date looks at the date of sending, which a text
-// that Twilio has only just taken does not have.
-func (m *messages) find(ctx context.Context, to, body string, since time.Time) (delivery.News, bool, error) {
-	texts, a := m.list(ctx, to)
-	if a.err != nil {
-		return delivery.News{}, false, a.err
-	}
-	for _, t := range texts {
-		at, err := time.Parse(time.RFC1123Z, value(t.DateCreated))
-		if err != nil || at.Before(since) || value(t.Direction) == "inbound" ||
-			value(t.Direction) == "outbound-reply" || strings.TrimSpace(value(t.Body)) != strings.TrimSpace(body) {
-			continue
+// that Twilio has only just taken does not have. What went by RCS is listed under an
+// address of its own. taken says whether another record holds a text.
+func (m *messages) find(ctx context.Context, t contracts.SMS, since time.Time, taken func(sid string) (bool, error)) (delivery.News, bool, error) {
+	for _, to := range []string{t.To, "rcs:" + t.To} {
+		n, found, err := m.findAt(ctx, to, t.Body, since, taken)
+		if err != nil || found {
+			return n, found, err
 		}
-		n := delivery.News{SID: value(t.Sid), Status: value(t.Status), At: at.UTC()}
-		if t.ErrorCode != nil {
-			n.Code = *t.ErrorCode
-		}
-		return n, true, nil
 	}
 	return delivery.News{}, false, nil
 }
 
-// list gives a number's latest texts; the answer has an error unless it is "sent".
-func (m *messages) list(ctx context.Context, to string) ([]api.ApiV2010Message, answer) {
-	call := m.client.Call(ctx, nil)
-	page, err := api.NewApiServiceWithClient(call.Base()).
-		PageMessage(new(api.ListMessageParams).SetTo(to).SetPageSize(listed), "", "")
-	if err != nil {
-		return nil, judge(err, call.Left(), call.Status())
+func (m *messages) findAt(ctx context.Context, to, body string, since time.Time, taken func(sid string) (bool, error)) (delivery.News, bool, error) {
+	token := ""
+	for page := range mostPages {
+		texts, next, a := m.list(ctx, to, token, page)
+		if a.err != nil {
+			return delivery.News{}, false, a.err
+		}
+		for _, t := range texts {
+			at, err := time.Parse(time.RFC1123Z, value(t.DateCreated))
+			if err != nil {
+				continue
+			}
+			if at.Before(since) {
+				return delivery.News{}, false, nil // the newest come first
+			}
+			if value(t.Direction) == "inbound" || value(t.Direction) == "outbound-reply" || !sameText(t, body) {
+				continue
+			}
+			if other, err := taken(value(t.Sid)); err != nil {
+				return delivery.News{}, false, err
+			} else if other {
+				continue
+			}
+			return newsOf(t, at), true, nil
+		}
+		if token = next; token == "" {
+			break
+		}
 	}
-	return page.Messages, answer{verdict: sent}
+	return delivery.News{}, false, nil
 }
 
-// listed is how many of a number's latest texts are looked through.
-const listed = 200
+// trial is what Twilio puts before the texts of a trial account.
+// https://www.twilio.com/docs/usage/tutorials/how-to-use-your-free-trial-account
+const trial = "Sent from your Twilio trial account - "
+
+// sameText says whether a text of the list may be ours. Where message bodies are redacted
+// the number of its segments has to do.
+// https://www.twilio.com/docs/messaging/features/message-redaction
+func sameText(t api.ApiV2010Message, body string) bool {
+	got := strings.TrimSpace(strings.TrimPrefix(value(t.Body), trial))
+	if strings.Trim(got, "*•█ ") != "" {
+		return got == strings.TrimSpace(body)
+	}
+	n, _ := Segments(body)
+	withTrial, _ := Segments(trial + body)
+	segments := value(t.NumSegments)
+	return segments == "0" || segments == strconv.Itoa(n) || segments == strconv.Itoa(withTrial)
+}
+
+func newsOf(t api.ApiV2010Message, at time.Time) delivery.News {
+	n := delivery.News{SID: value(t.Sid), Status: value(t.Status), At: at.UTC()}
+	if t.ErrorCode != nil {
+		n.Code = *t.ErrorCode
+	}
+	return n
+}
+
+// list gives a page of a number's texts, newest first, and the token of the next page;
+// the answer has an error unless it is "sent".
+func (m *messages) list(ctx context.Context, to, token string, page int) (texts []api.ApiV2010Message, next string, a answer) {
+	call := m.client.Call(ctx, nil)
+	number := ""
+	if token != "" {
+		number = strconv.Itoa(page)
+	}
+	got, err := api.NewApiServiceWithClient(call.Base()).
+		PageMessage(new(api.ListMessageParams).SetTo(to).SetPageSize(listed), token, number)
+	if err != nil {
+		return nil, "", judge(err, call.Left(), call.Status())
+	}
+	if u, err := url.Parse(value(got.NextPageUri)); err == nil {
+		next = u.Query().Get("PageToken")
+	}
+	return got.Messages, next, answer{verdict: sent}
+}
+
+// fetch gives what has become of a text that Twilio has.
+func (m *messages) fetch(ctx context.Context, sid string) (delivery.News, answer) {
+	call := m.client.Call(ctx, nil)
+	got, err := api.NewApiServiceWithClient(call.Base()).FetchMessage(sid, new(api.FetchMessageParams))
+	if err != nil {
+		return delivery.News{}, judge(err, call.Left(), call.Status())
+	}
+	at, _ := time.Parse(time.RFC1123Z, value(got.DateCreated))
+	return newsOf(*got, at), answer{verdict: sent}
+}
 
 func value(s *string) string {
 	if s == nil {

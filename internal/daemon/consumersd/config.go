@@ -37,6 +37,9 @@ type Config struct {
 	TwilioURL     string         `envconfig:"TWILIO_API_URL" desc:"base URL in place of Twilio's"`
 	TwilioConsent bool           `envconfig:"TWILIO_CONSENT" default:"false" desc:"also record opt-outs in Twilio's consent API"`
 	SMSMaxAge     time.Duration  `envconfig:"SMS_MAX_AGE" default:"48h" desc:"an SMS whose cause is older is never sent"`
+	Company       string         `envconfig:"COMPANY_NAME" desc:"who writes: {{.Company}} in every text, and the beginning of those that are not worded otherwise"`
+	ContactText   string         `envconfig:"SMS_CONTACT_TEXT" desc:"Go text/template of the answer to CONTACT, HELP and AIDE, once a day; unset: none"`
+	Consent       string         `envconfig:"REQUIRE_CONSENT" desc:"key of the form's check box without which no welcome is sent; unset: none is needed"`
 	QuietHours    string         `envconfig:"SMS_QUIET_HOURS" desc:"when no welcome is sent, e.g. 22:00-08:00 Europe/Paris,sundays,holidays; unset: never quiet"`
 	WelcomeText   string         `envconfig:"SMS_WELCOME_TEXT" desc:"Go text/template over the lead; unset: a French text"`
 	FailedText    string         `envconfig:"SMS_PAYMENT_FAILED_TEXT" desc:"Go text/template over the failed payment; unset: a French text"`

@@ -96,7 +96,7 @@ func (p *parts) billing(_ context.Context, _ *errgroup.Group, store *state.Store
 	if err != nil {
 		return nil, err
 	}
-	o := billing.Options{SuspendAfter: p.cfg.SuspendAfter, Region: p.cfg.Region, SMSMaxAge: p.cfg.SMSMaxAge, PaymentFailed: failed}
+	o := billing.Options{SuspendAfter: p.cfg.SuspendAfter, Region: p.cfg.Region, SMSMaxAge: p.cfg.SMSMaxAge, PaymentFailed: failed, Company: p.cfg.Company}
 	if p.cfg.StripeKey != "" {
 		reader, err := billing.NewStripe(string(p.cfg.StripeKey), p.cfg.StripeURL)
 		if err != nil {
@@ -123,7 +123,8 @@ func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) 
 		return nil, err
 	}
 	p.closing = append(p.closing, graph.Close)
-	l, err := leads.New(leads.Options{Graph: graph, Store: store, Region: p.cfg.Region, SMSMaxAge: p.cfg.SMSMaxAge, Welcome: welcome})
+	l, err := leads.New(leads.Options{Graph: graph, Store: store, Region: p.cfg.Region, SMSMaxAge: p.cfg.SMSMaxAge, Welcome: welcome,
+		Company: p.cfg.Company, RequireConsent: p.cfg.Consent})
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +136,11 @@ func (p *parts) optouts(_ context.Context, _ *errgroup.Group, store *state.Store
 	if err != nil {
 		return nil, err
 	}
-	o, err := optouts.New(optouts.Options{Text: confirmation, MaxAge: p.cfg.SMSMaxAge})
+	contact, err := optouts.ParseContact(p.cfg.ContactText)
+	if err != nil {
+		return nil, err
+	}
+	o, err := optouts.New(optouts.Options{Text: confirmation, Contact: contact, Company: p.cfg.Company, MaxAge: p.cfg.SMSMaxAge, Metrics: p.reg})
 	if err != nil {
 		return nil, err
 	}

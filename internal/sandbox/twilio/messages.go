@@ -173,6 +173,12 @@ func (s *Server) send(r *http.Request, call *Call) answer {
 		StatusCallback: f.Get("StatusCallback"), ValidityPeriod: validity,
 		Began: call.Began, Status: "queued",
 	}
+	if s.opt.RCS != nil && s.opt.RCS(m.To) {
+		m.To = "rcs:" + m.To
+	}
+	if s.opt.Trial {
+		m.Body = "Sent from your Twilio trial account - " + m.Body
+	}
 	if m.MessagingServiceSID != "" {
 		m.Status = "accepted" // the service has yet to choose a sender
 	}
@@ -413,6 +419,9 @@ func (s *Server) resource(m *Message) resource {
 	}
 	if m.Status == "accepted" {
 		r.NumSegments = "0"
+	}
+	if s.opt.Redact {
+		r.Body = ""
 	}
 	if !m.Sent.IsZero() {
 		r.DateSent = orNull(m.Sent.UTC().Format(time.RFC1123Z))

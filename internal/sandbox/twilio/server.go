@@ -64,6 +64,14 @@ type Options struct {
 	// 30003 and so on.
 	MagicNumbers bool
 
+	// RCS says which texts Twilio delivers by RCS: they are listed under "rcs:" and the
+	// number, and told of under it.
+	RCS func(to string) bool
+	// Trial puts what Twilio puts before the texts of a trial account.
+	Trial bool
+	// Redact keeps no text's words, as with message redaction.
+	Redact bool
+
 	// Rate is how many sends a second are taken before HTTP 429 with 20429; Burst how
 	// many at once (at least 1). 0: no limit.
 	Rate  float64

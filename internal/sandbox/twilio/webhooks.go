@@ -133,9 +133,29 @@ func (s *Server) callbackForm(m *Message) url.Values {
 	return f
 }
 
-// post sends a signed webhook. As Twilio does by default it tries again once when no
-// connection came about, and never after anything else.
+// retries are how often a webhook is tried again, and after what, by its URL's fragment:
+// "#rc=3&rp=ct,rt,5xx". By default once, after a connection that did not come about.
+// https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
+func retries(rawURL string) (count int, after string) {
+	count, after = 1, ",ct,"
+	_, fragment, _ := strings.Cut(rawURL, "#")
+	q, err := url.ParseQuery(fragment)
+	if err != nil {
+		return count, after
+	}
+	if n, err := strconv.Atoi(q.Get("rc")); err == nil && n >= 0 && n <= 5 {
+		count = n
+	}
+	if q.Has("rp") {
+		after = q.Get("rp")
+	}
+	return count, "," + after + ","
+}
+
+// post sends a signed webhook, and tries again where its URL asks for it.
 func (s *Server) post(ctx context.Context, rawURL string, form url.Values) (Reply, error) {
+	count, after := retries(rawURL)
+	rawURL, _, _ = strings.Cut(rawURL, "#") // which is neither sent nor signed
 	s.slots <- struct{}{}
 	defer func() { <-s.slots }()
 	s.mu.Lock()
@@ -144,9 +164,21 @@ func (s *Server) post(ctx context.Context, rawURL string, form url.Values) (Repl
 	for attempt := 1; ; attempt++ {
 		reply, err := s.postOnce(ctx, rawURL, form, token)
 		var noConnection *net.OpError
-		if err == nil || attempt == 2 || !errors.As(err, &noConnection) || noConnection.Op != "dial" {
+		why := ""
+		switch {
+		case errors.As(err, &noConnection) && noConnection.Op == "dial":
+			why = "ct"
+		case err != nil:
+			why = "rt"
+		case reply.Status >= 500:
+			why = "5xx"
+		case reply.Status >= 400:
+			why = "4xx"
+		}
+		if why == "" || attempt > count || !strings.Contains(after, ","+why+",") && after != ",all," {
 			return reply, err
 		}
+		s.sleep(10 * time.Millisecond)
 	}
 }
 
