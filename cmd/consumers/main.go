@@ -1,15 +1,12 @@
 // The consumers keep the state and carry out what it asks for: all of them, or those
-// named as arguments. Any number of processes may run side by side.
+// named as arguments. Any number of processes may run side by side. `consumers COMMAND`
+// is what an operator does.
 package main
 
 import (
 	"os"
 
-	"leadpipe/internal/daemon"
 	"leadpipe/internal/daemon/consumersd"
 )
 
-func main() {
-	os.Exit(daemon.Main("consumers [billing] [leads] [optouts] [sms] [blacklist] [sheets]: the durable consumers; all without arguments",
-		os.Args[1:], consumersd.Run))
-}
+func main() { os.Exit(consumersd.Main(os.Args[1:])) }

@@ -31,16 +31,14 @@ func Out(tx *state.Tx, digits string) (bool, error) {
 	return known && out(o), err
 }
 
-// out says whether the last word of a record is an opt-out. One that was written by hand
-// may have no time.
-func out(o contracts.OptOut) bool {
-	return o.OptedOutAt.After(o.OptedInAt) || o.OptedOutAt.IsZero() && o.OptedInAt.IsZero()
-}
+// out says whether the last word of a record is an opt-out; of two in the same moment it
+// is. One that was written by hand may have no time.
+func out(o contracts.OptOut) bool { return !o.OptedOutAt.Before(o.OptedInAt) }
 
 // Counts says whether an opt-out of that time still counts for a contact: it does, unless
 // an operator has allowed texts again since.
 func Counts(c contracts.Contact, at time.Time) bool {
-	return c.OptedInAt.IsZero() || at.After(c.OptedInAt)
+	return c.OptedInAt.IsZero() || !at.Before(c.OptedInAt)
 }
 
 // Unclear says whether a person has yet to decide what the number's last words meant.

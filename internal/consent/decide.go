@@ -59,7 +59,7 @@ func OptIn(tx *state.Tx, phone string, at, request time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !s.Out {
+	if !s.Out && !s.OptedInAt.Equal(at) { // at: this decision, which goes on in steps
 		return ErrNotOut
 	}
 	if request.IsZero() {

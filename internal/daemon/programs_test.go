@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"edge":      func() { os.Exit(daemon.Main("edge", os.Args[1:], edged.Run)) },
-		"consumers": func() { os.Exit(daemon.Main("consumers", os.Args[1:], consumersd.Run)) },
+		"consumers": func() { os.Exit(consumersd.Main(os.Args[1:])) },
 	})
 }
 
