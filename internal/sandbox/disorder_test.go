@@ -151,7 +151,9 @@ func visible(t *testing.T, records map[string]json.RawMessage) map[string]string
 	for k, data := range records {
 		switch kind, _, _ := strings.Cut(k, "."); kind {
 		case "customer", "subscription", "churn", "index":
-			out[k] = string(data)
+			if !strings.HasPrefix(k, "index.text.") { // Twilio draws a text's SID, and which failures are told depends on the order
+				out[k] = string(data)
+			}
 		case "lead":
 			var l contracts.Lead
 			if err := json.Unmarshal(data, &l); err != nil {
