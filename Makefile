@@ -15,7 +15,7 @@ BROWSER := $(shell command -v "$${CHROMIUM:-/usr/bin/chromium}" || command -v ch
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-browser race fuzz nightly stress bench lint ci streams-diff streams-apply
+.PHONY: help demo run build test test-browser race fuzz nightly stress stress-browser bench lint ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ nightly: ## property tests with 10,000 draws instead of 200
 
 stress: ## crashes, races, load and an outage at full size
 	STRESS=1 $(GO) test -timeout 30m -v -run 'Crash|Race|FourProcesses|ExpiredToken' ./internal/sms ./internal/daemon/consumersd ./internal/leads
+
+stress-browser: ## the console with 100,000 records and 50 webhooks a second, for ten minutes
+	STRESS=1 CHROMIUM="$(BROWSER)" $(GO) test -tags browser -timeout 30m -count 1 -v -run BrowserUnderLoad ./internal/sandbox
 
 bench: export GOFLAGS :=
 bench: ## the benchmarks, beside the raw JetStream ceiling of the same run

@@ -198,22 +198,29 @@ func (e *entry) add(c change, sequence uint64, at time.Time, s *sealer) {
 	slices.SortStableFunc(e.Effects, func(a, b *effect) int { return cmp.Compare(a.Marks[0].MS, b.Marks[0].MS) })
 }
 
+// A reach is how far a durable is: it is past every message up to a sequence, and was so
+// at a time at the latest.
+type reach struct {
+	sequence uint64
+	at       time.Time
+}
+
 // progress notes how far durables are, and gives the entries that this changes.
-func (b *book) progress(at time.Time, floors map[string]uint64) []*entry {
+func (b *book) progress(reached map[string]reach) []*entry {
 	var changed []*entry
 	for _, e := range b.entries {
 		touched := false
-		if !e.handled && floors[e.Durable] >= e.Seq {
+		if r := reached[e.Durable]; !e.handled && r.sequence >= e.Seq {
 			e.handled, touched = true, true
 			if !e.Past {
-				e.Handled = new(max(0, at.Sub(e.at).Milliseconds()))
+				e.Handled = new(max(0, r.at.Sub(e.at).Milliseconds()))
 			}
 		}
-		if e.Sheet == nil && e.rows > 0 && floors[contracts.Sheets] >= e.rows {
+		if r := reached[contracts.Sheets]; e.Sheet == nil && e.rows > 0 && r.sequence >= e.rows {
 			touched = true
 			ms := int64(0)
 			if !e.Past {
-				ms = max(0, at.Sub(e.at).Milliseconds())
+				ms = max(0, r.at.Sub(e.at).Milliseconds())
 			}
 			e.Sheet = &ms
 		}

@@ -58,12 +58,12 @@ func (c *Console) pollHealth(ctx context.Context) {
 	for {
 		c.ask(ctx)
 		c.mu.Lock()
-		wait := 5 * time.Second
-		if len(c.viewers) > 0 {
+		wait, waiting := 5*time.Second, c.book.waiting(time.Now())
+		switch {
+		case len(c.viewers) > 0 && waiting:
+			wait = 250 * time.Millisecond
+		case len(c.viewers) > 0 || waiting:
 			wait = time.Second
-			if c.book.waiting(time.Now()) {
-				wait = 250 * time.Millisecond
-			}
 		}
 		c.mu.Unlock()
 		select {
@@ -92,17 +92,20 @@ func (c *Console) ask(ctx context.Context) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	floors := map[string]uint64{}
+	reached := map[string]reach{}
 	for i := range c.health {
 		d := &c.health[i]
 		before := *d
 		d.look(infos[i], errs[i], now)
-		floors[d.Name] = d.floor
+		reached[d.Name] = reach{d.floor, now}
+		if infos[i] != nil && infos[i].AckFloor.Last != nil && infos[i].AckFloor.Last.Before(now) {
+			reached[d.Name] = reach{d.floor, *infos[i].AckFloor.Last}
+		}
 		if d.State != before.State || d.Lag != before.Lag || d.Hand != before.Hand || d.Again != before.Again || d.Last != before.Last {
 			c.dirty.health = true
 		}
 	}
-	for _, e := range c.book.progress(now, floors) {
+	for _, e := range c.book.progress(reached) {
 		c.dirty.entry(e)
 	}
 }

@@ -84,6 +84,14 @@ func serve(t *testing.T, s *sandbox.Sandbox) string {
 // visit opens the page as somebody with a language, a window and a taste sees it.
 func visit(t *testing.T, url, language string, width int64, scheme string) *page {
 	t.Helper()
+	p := visitAny(t, url, language, width, scheme)
+	p.await(`document.getElementById("summary").className === "good"`)
+	return p
+}
+
+// visitAny is visit, whatever the page says of the pipeline.
+func visitAny(t *testing.T, url, language string, width int64, scheme string) *page {
+	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("lang", language), chromedp.Flag("accept-lang", language), chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true))
@@ -100,7 +108,6 @@ func visit(t *testing.T, url, language string, width int64, scheme string) *page
 		return chromedp.Void{}, err
 	})
 	p.do(chromedp.Navigate(url))
-	p.await(`document.getElementById("summary").className === "good"`)
 	return p
 }
 

@@ -3,10 +3,6 @@ package sandbox_test
 import (
 	"bytes"
 	"context"
-	"errors"
-	"os"
-	"os/exec"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -151,59 +147,5 @@ func TestDemoFailsWhenAnEffectIsMissing(t *testing.T) {
 	err := s.Demo(t.Context(), &bytes.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), "block list") {
 		t.Errorf("without the block list: %v", err)
-	}
-}
-
-// TestReadme runs the shell lines of README.md that send webhooks, and looks where
-// README.md says to look.
-func TestReadme(t *testing.T) {
-	t.Parallel()
-	for _, tool := range []string{"sh", "curl", "openssl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("the page's lines need %s, which this machine has not", tool)
-		}
-	}
-	s, _ := start(t)
-	s.AddDemoLead()
-	readme, err := os.ReadFile(natstest.Root(t, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(readme, -1)
-	sent := 0
-	for _, b := range blocks {
-		if !bytes.Contains(b[1], []byte("curl")) {
-			continue
-		}
-		sent++
-		cmd := exec.CommandContext(t.Context(), "sh", "-eu", "-c", string(b[1]))
-		cmd.Dir = natstest.Root(t, "")
-		cmd.Env = append(os.Environ(), "EDGE_URL="+s.EdgeURL, "PUBLIC_URL="+s.EdgeURL)
-		out, err := cmd.CombinedOutput()
-		if err != nil || strings.TrimSpace(string(out)) != "200" {
-			t.Errorf("%s\nanswered %s, %v", b[1], out, err)
-		}
-	}
-	if sent != 3 {
-		t.Errorf("%d blocks send a webhook, want Stripe's, Meta's and Twilio's", sent)
-	}
-	kv, err := s.JS.KeyValue(t.Context(), contracts.Bucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys := regexp.MustCompile(`n kv get crm (\S+)`).FindAllSubmatch(readme, -1)
-	if len(keys) != 3 {
-		t.Errorf("README.md names %d keys", len(keys))
-	}
-	deadline := time.Now().Add(20 * time.Second)
-	for _, k := range keys {
-		for {
-			if _, err := kv.Get(t.Context(), string(k[1])); err == nil {
-				break
-			} else if !errors.Is(err, jetstream.ErrKeyNotFound) || time.Now().After(deadline) {
-				t.Fatalf("%s: %v", k[1], err)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
 	}
 }
