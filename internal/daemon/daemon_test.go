@@ -19,6 +19,7 @@ type config struct {
 	Key     daemon.Secret  `envconfig:"DT_KEY" desc:"a key"`
 	Secrets daemon.Secrets `envconfig:"DT_SECRETS" desc:"secrets"`
 	URL     string         `envconfig:"DT_URL" desc:"a URL"`
+	Page    string         `envconfig:"DT_PAGE" default:":3001" empty:"off" desc:"a second address"`
 }
 
 func (c config) Validate() error {
@@ -49,8 +50,14 @@ func TestEmptyCountsAsUnset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Addr != ":3000" || cfg.Wait != 5*time.Minute {
+	if cfg.Addr != ":3000" || cfg.Wait != 5*time.Minute || cfg.Page != ":3001" {
 		t.Errorf("defaults not taken: %+v", cfg)
+	}
+
+	// But for one that says what it means.
+	t.Setenv("DT_PAGE", "")
+	if cfg, err = daemon.Load[config](); err != nil || cfg.Page != "" {
+		t.Errorf("set to nothing: %q, %v", cfg.Page, err)
 	}
 }
 

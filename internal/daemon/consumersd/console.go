@@ -8,7 +8,7 @@ import (
 	"net"
 	"syscall"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"leadpipe/internal/console"
 	"leadpipe/internal/daemon"
@@ -32,18 +32,22 @@ func listenConsole(cfg Config, log *slog.Logger) (net.Listener, error) {
 	return nil, fmt.Errorf("CONSOLE_ADDR: %w", err)
 }
 
-// console serves the console in g. It only looks on: its failure is no end of the work.
-func (p *parts) console(ctx context.Context, g *errgroup.Group, l net.Listener) error {
-	c, err := console.New(console.Options{JS: p.js, Addr: p.cfg.ConsoleAddr, Password: string(p.cfg.ConsolePassword),
-		Off: p.cfg.missing(), Log: p.log.With("part", "console")})
+// serveConsole serves the console until stop. It begins before NATS answers, since that
+// is what it then shows. It only looks on: its failure is no end of the work.
+func serveConsole(ctx context.Context, cfg Config, js jetstream.JetStream, l net.Listener, log *slog.Logger) (stop func(), err error) {
+	c, err := console.New(console.Options{JS: js, Addr: cfg.ConsoleAddr, Password: string(cfg.ConsolePassword),
+		Off: cfg.missing(), Log: log.With("part", "console")})
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
-	g.Go(func() error {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
 		if err := c.Serve(ctx, l); err != nil {
-			p.log.Error("the console ended", "reason", err.Error())
+			log.Error("the console ended", "reason", err.Error())
 		}
-		return nil
-	})
-	return nil
+	}()
+	log.Info("console", "url", "http://"+l.Addr().String())
+	return func() { cancel(); <-ended }, nil
 }

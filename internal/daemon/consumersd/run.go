@@ -60,7 +60,11 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 		return errors.Join(err, listener.Close())
 	}
 	if page != nil {
-		defer func() { _ = page.Close() }()
+		stop, err := serveConsole(ctx, cfg, js, page, log)
+		if err != nil {
+			return errors.Join(err, listener.Close())
+		}
+		defer stop()
 	}
 	server := &http.Server{Handler: health(js, reg), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go func() { _ = server.Serve(listener) }() // ends with Close below
@@ -74,11 +78,6 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 	g, work := errgroup.WithContext(ctx)
 	for _, r := range chosen {
 		if err := p.start(work, g, r); err != nil {
-			return ended(ctx, err)
-		}
-	}
-	if page != nil {
-		if err := p.console(work, g, page); err != nil {
 			return ended(ctx, err)
 		}
 	}
