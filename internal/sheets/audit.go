@@ -10,7 +10,7 @@ import (
 
 const (
 	// newRows is how many rows an audit adds at a time.
-	newRows = 2_000
+	newRows = 3_000
 	// maxRestarts is how often an audit begins again because people moved rows. What
 	// they move after that is the next audit's.
 	maxRestarts = 5
@@ -24,7 +24,8 @@ type audit struct {
 	begun    bool
 	tab, row int // the next slice
 	restarts int
-	syncs    int // as many as the writer had made: with each, rows may have moved
+	ends     [numTabs]int // the rows that there were: those that are added meanwhile are right, and an audit has an end
+	syncs    int          // as many as the writer had made: with each, rows may have moved
 	repaired int
 }
 
@@ -98,7 +99,7 @@ func (w *Writer) next(ctx context.Context, a *audit) (done bool, err error) {
 	}
 	for a.tab < numTabs {
 		p := w.pages[a.tab]
-		if p != nil && max(a.row, p.layout.head+1) < p.used || p != nil && a.row < p.layout.head {
+		if p != nil && max(a.row, p.layout.head+1) < a.ends[a.tab] || p != nil && a.row < p.layout.head {
 			break
 		}
 		a.tab, a.row = a.tab+1, 0
@@ -144,8 +145,18 @@ func (w *Writer) begin(ctx context.Context, a *audit) error {
 			return err
 		}
 	}
-	*a = audit{keys: keys, begun: true, syncs: w.syncs, repaired: a.repaired, restarts: a.restarts}
+	*a = audit{keys: keys, begun: true, ends: w.ends(), syncs: w.syncs, repaired: a.repaired, restarts: a.restarts}
 	return nil
+}
+
+// ends are the tabs' first free rows.
+func (w *Writer) ends() (ends [numTabs]int) {
+	for t, p := range w.pages {
+		if p != nil {
+			ends[t] = p.used
+		}
+	}
+	return ends
 }
 
 // restart goes on after rows have moved: from the beginning, as long as that has an end.
@@ -163,7 +174,7 @@ func (w *Writer) restart(ctx context.Context, a *audit) error {
 	if err != nil {
 		return err
 	}
-	a.keys, a.tab, a.row = keys, 0, 0
+	a.keys, a.tab, a.row, a.ends = keys, 0, 0, w.ends()
 	return nil
 }
 
@@ -215,7 +226,7 @@ func (w *Writer) compare(ctx context.Context, a *audit) error {
 	if p.layout.head == 0 {
 		a.row = max(a.row, 1)
 	}
-	b := block{a.row, 0, min(a.row+sliceRows, p.used, p.sheet.rows), p.sheet.cols}
+	b := block{a.row, 0, min(a.row+sliceRows, a.ends[a.tab], p.sheet.rows), p.sheet.cols}
 	grids, err := w.client.get(ctx, []string{p.sheet.area(b)})
 	if err != nil {
 		w.pages = nil

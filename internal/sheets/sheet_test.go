@@ -23,6 +23,7 @@ type paper struct {
 	// before is asked before each call and after when it has been carried out; what
 	// they return is answered in place of the result.
 	before, after func(method string) *mishap
+	busy          bool   // in the middle of a call
 	refuse        string // a text that no cell takes
 	// withoutNames is answered to requests for named ranges; nil: they are carried out.
 	withoutNames *mishap

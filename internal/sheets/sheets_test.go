@@ -164,7 +164,7 @@ func lead(n int) contracts.Lead {
 	id := strconv.Itoa(1_000_000 + n)
 	return contracts.Lead{
 		ID: id, CreatedAt: born.Add(time.Duration(n) * time.Minute), Name: "Léa Martin " + id, FirstName: "Léa",
-		Email: "lea." + id + "@example.com", Phone: fmt.Sprintf("+336399%05d", 80000+n), FormID: "form1", PageID: "page1",
+		Email: "lea." + id + "@example.com", Phone: fmt.Sprintf("+336399%05d", (80000+n)%100000), FormID: "form1", PageID: "page1",
 		Status: contracts.LeadNew, Answers: map[string][]string{},
 	}
 }
