@@ -395,7 +395,11 @@ func checkChurns(rt *rapid.T, tx *state.Tx, h history) {
 		want := contracts.Churn{SubscriptionID: id, CustomerID: h.customer.ID, Email: h.customer.Email, PriceID: s.PriceID, Amount: s.Amount,
 			Currency: s.Currency, EndedAt: s.EndedAt, Reason: s.CancelReason}
 		if diff := cmp.Diff(want, got); ok && diff != "" {
-			rt.Errorf("(-want +got):\n%s", diff)
+			var c contracts.Customer
+			var full contracts.Subscription
+			fetch(rt, tx, contracts.KeyCustomer(h.customer.ID), &c)
+			fetch(rt, tx, contracts.KeySubscription(id), &full)
+			rt.Errorf("(-want +got):\n%s\nof %+v\nand %+v", diff, c, full)
 		}
 	}
 }

@@ -5,12 +5,19 @@ package consumersd
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"regexp"
 	"strings"
 	"time"
+	"unicode"
 
+	"leadpipe/internal/billing"
 	"leadpipe/internal/console"
 	"leadpipe/internal/daemon"
+	"leadpipe/internal/leads"
+	"leadpipe/internal/optouts"
+	"leadpipe/internal/sms"
 )
 
 // Config is the consumers' environment.
@@ -83,8 +90,53 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("GOOGLE_APPLICATION_CREDENTIALS: %w", errors.Unwrap(err)))
 		}
 	}
-	return errors.Join(errs...)
+	if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
+		errs = append(errs, errors.New("METRICS_ADDR: not an address such as :9090 or 127.0.0.1:9090"))
+	}
+	if c.TwilioFrom != "" && c.TwilioService != "" {
+		errs = append(errs, errors.New("TWILIO_FROM, TWILIO_MESSAGING_SERVICE_SID: only one of the two can be the sender"))
+	}
+	if _, err := sms.ParseQuietHours(c.QuietHours); err != nil {
+		errs = append(errs, fmt.Errorf("SMS_QUIET_HOURS: %w", err))
+	}
+	return errors.Join(append(errs, c.texts()...)...)
 }
+
+// texts tries every text out, as the operator has worded it.
+func (c Config) texts() (errs []error) {
+	welcome, err := leads.ParseWelcome(c.WelcomeText)
+	errs = append(errs, err)
+	failed, err2 := billing.ParsePaymentFailed(c.FailedText)
+	errs = append(errs, err2)
+	_, err3 := optouts.ParseText(c.OptOutText)
+	_, err4 := optouts.ParseContact(c.ContactText)
+	errs = append(errs, err3, err4)
+	if err != nil || err2 != nil || !alphanumeric(c.TwilioFrom) {
+		return errs
+	}
+	// A name can't be answered, so a text from it must not ask for an answer. French law
+	// wants another way: a short code, or a link.
+	// https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id
+	for name, render := range map[string]func() (string, error){
+		"SMS_WELCOME_TEXT": func() (string, error) {
+			return welcome.Render(leads.Greeting{FirstName: "Zoé", Name: "Zoé Martin", FormID: "1", Company: c.Company})
+		},
+		"SMS_PAYMENT_FAILED_TEXT": func() (string, error) {
+			return failed.Render(billing.PaymentFailed{Name: "Zoé Martin", Amount: "29,00 €", Attempt: 1, Company: c.Company})
+		},
+	} {
+		if text, err := render(); err == nil && asksForAnswer.MatchString(text) {
+			errs = append(errs, fmt.Errorf("%s: it says to answer STOP, and TWILIO_FROM is a name, which can't be answered: word it otherwise, e.g. STOP au 36123", name))
+		}
+	}
+	return errs
+}
+
+// asksForAnswer finds "Répondez STOP" and "Reply STOP"; "STOP au 36123" is no answer.
+var asksForAnswer = regexp.MustCompile(`(?i)\b(?:r[ée]pond\p{L}*|reply|answer)\P{L}{1,4}(?:par\P{L}+|with\P{L}+)?STOP\b`)
+
+// alphanumeric says whether a sender is a name rather than a number.
+func alphanumeric(from string) bool { return strings.ContainsFunc(from, unicode.IsLetter) }
 
 // plain says whether Twilio's client takes a credential.
 func plain(s string) bool {
