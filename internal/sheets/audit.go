@@ -3,7 +3,6 @@ package sheets
 import (
 	"context"
 	"slices"
-	"time"
 
 	"leadpipe/internal/outcome"
 )
@@ -14,15 +13,14 @@ const (
 	// maxRestarts is how often an audit begins again because people moved rows. What
 	// they move after that is the next audit's.
 	maxRestarts = 5
-	// breath is how long an audit waits for spare quota between two slices.
-	breath = 8 * time.Second
 )
 
 // An audit is how far one has come.
 type audit struct {
 	keys     *[numTabs]known
 	begun    bool
-	tab, row int // the next slice
+	repairs  bool // the last slice did
+	tab, row int  // the next slice
 	restarts int
 	ends     [numTabs]int // the rows that there were: those that are added meanwhile are right, and an audit has an end
 	syncs    int          // as many as the writer had made: with each, rows may have moved
@@ -43,26 +41,24 @@ func (w *Writer) Audit(ctx context.Context) (repaired int, err error) {
 			w.repairs.Add(float64(a.repaired))
 			return a.repaired, err
 		}
-		if err := w.breathe(ctx); err != nil {
+		// A slice is a reading; where it finds something it takes two more, and two writes.
+		reads, writes := 1, 0
+		if a.repairs {
+			reads, writes = 3, 2
+		}
+		if err := w.client.setAside(ctx, reads, writes); err != nil {
 			return a.repaired, err
 		}
 	}
 }
 
-// breathe waits until a reading would leave enough for changes that come.
-func (w *Writer) breathe(ctx context.Context) error {
-	const step = 200 * time.Millisecond
-	for waited := time.Duration(0); waited < breath && !w.client.spareRead(); waited += step {
-		if err := w.client.sleep(ctx, step); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
 func (w *Writer) slice(ctx context.Context, a *audit) (done bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.client.spends = true
+	defer func() { w.client.spends = false }()
+	before := a.repaired
+	defer func() { a.repairs = a.repaired > before || !a.begun }()
 	err = w.persist(ctx, func(ctx context.Context) error {
 		done, err = w.next(ctx, a)
 		return err

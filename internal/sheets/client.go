@@ -43,6 +43,11 @@ type client struct {
 	anchor        int64     // the sheet that the fence is put on
 	lost          int       // how often there was no fence, since one was held
 	calls         *prometheus.CounterVec
+
+	// Calls that are paid for, and whether who calls may use them.
+	paidReads, paidWrites int
+	spends                bool
+	advance               [2]int // how many at most
 }
 
 // service makes the API's client for a service account. It reads the account's file
@@ -66,18 +71,55 @@ func newClient(svc *api.Service, opt Options) *client {
 	return &client{
 		svc: svc, id: opt.SpreadsheetID,
 		reads: perMinute(cmp.Or(opt.Reads, 60)), writes: perMinute(cmp.Or(opt.Writes, 60)),
-		now: time.Now, sleep: sleep,
+		now: time.Now, sleep: sleep, advance: [2]int{inAdvance(cmp.Or(opt.Reads, 60)), inAdvance(cmp.Or(opt.Writes, 60))},
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sheets_calls_total", Help: "Calls to Google Sheets, by method and by result: ok or the reason of the failure."}, []string{"method", "result"}),
 	}
 }
 
-// perMinute allows at most n calls in any 60 seconds: a fifth of them at once, and
-// the others one after the other.
+// perMinute allows at most n calls in any 60 seconds: a sixth of them at once, and
+// the others one after the other. A few are kept for calls that were paid for before
+// (see setAside).
 func perMinute(n int) *rate.Limiter {
-	burst := max(1, n/5)
-	return rate.NewLimiter(rate.Limit(float64(max(1, n-burst))/60), burst)
+	burst := max(1, n/6)
+	return rate.NewLimiter(rate.Limit(float64(max(1, n-burst-inAdvance(n)))/60), burst)
 }
+
+// inAdvance is how many calls of a quota may be paid for in advance.
+func inAdvance(n int) int {
+	if n < 30 {
+		return 0
+	}
+	return 4
+}
+
+// setAside pays for calls of an audit before it begins a slice, so that no change that
+// comes has to wait while the slice waits for quota: one call at a time, and slowly where
+// changes need most of the quota.
+func (c *client) setAside(ctx context.Context, reads, writes int) error {
+	for _, q := range []struct {
+		limit *rate.Limiter
+		paid  *int
+		want  int
+	}{{c.reads, &c.paidReads, min(reads, c.advance[0])}, {c.writes, &c.paidWrites, min(writes, c.advance[1])}} {
+		for *q.paid < q.want {
+			if busy := q.limit.TokensAt(c.now()) < float64(q.limit.Burst())/2; busy {
+				if err := c.sleep(ctx, slowly); err != nil {
+					return err
+				}
+			}
+			now := c.now()
+			if err := c.sleep(ctx, q.limit.ReserveN(now, 1).DelayFrom(now)); err != nil {
+				return err
+			}
+			*q.paid++
+		}
+	}
+	return nil
+}
+
+// slowly is the pause before each call that is paid for while changes come.
+const slowly = 4 * time.Second
 
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
@@ -96,6 +138,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // awaitWrite returns when a write could begin at once. To wait before reading keeps
 // the time short in which a person can move what was read.
 func (c *client) awaitWrite(ctx context.Context) error {
+	if c.spends && c.paidWrites > 0 {
+		return ctx.Err()
+	}
 	r := c.writes.ReserveN(c.now(), 1)
 	d := r.DelayFrom(c.now())
 	r.CancelAt(c.now())
@@ -109,8 +154,13 @@ func (c *client) spareRead() bool {
 }
 
 func (c *client) call(ctx context.Context, quota *rate.Limiter, method string, do func(context.Context) error) error {
-	now := c.now()
-	if err := c.sleep(ctx, quota.ReserveN(now, 1).DelayFrom(now)); err != nil {
+	paid := &c.paidReads
+	if quota == c.writes {
+		paid = &c.paidWrites
+	}
+	if now := c.now(); c.spends && *paid > 0 {
+		*paid--
+	} else if err := c.sleep(ctx, quota.ReserveN(now, 1).DelayFrom(now)); err != nil {
 		return fmt.Errorf("waiting for quota: %w", err)
 	}
 	if quota == c.writes && c.now().Sub(c.answered) > maxAge {

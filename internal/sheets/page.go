@@ -176,7 +176,11 @@ func (w *Writer) form(ctx context.Context, l listing) (pages *[numTabs]*page, ok
 	case len(shape) > 0:
 		return nil, false, w.changeEach(ctx, pages, shape)
 	}
-	return nil, false, w.putHeadings(ctx, pages, fixes)
+	var old [numTabs]bool // those that have anything yet
+	for t := range heads {
+		old[t] = len(heads[t]) > 0
+	}
+	return nil, false, w.putHeadings(ctx, pages, fixes, old)
 }
 
 // heads reads the upper rows of all tabs. A header that is further below, because a
@@ -339,12 +343,12 @@ func sheetOf(r *api.Request) int64 {
 }
 
 // putHeadings writes header cells, a tab at a time where Google turns them down together.
-func (w *Writer) putHeadings(ctx context.Context, pages *[numTabs]*page, fixes []edit) error {
+func (w *Writer) putHeadings(ctx context.Context, pages *[numTabs]*page, fixes []edit, old [numTabs]bool) error {
 	err := w.client.put(ctx, ranges(pages, fixes))
 	if err == nil {
 		// Columns that are new on a tab that exists: their numbers are to read as dates.
 		for t, p := range pages {
-			if p == nil {
+			if p == nil || !old[t] {
 				continue
 			}
 			var added []int
