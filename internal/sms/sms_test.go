@@ -3,6 +3,7 @@ package sms_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -711,4 +712,54 @@ func TestWhatIsLookedUp(t *testing.T) {
 		r.runSMS()
 		eventually(t, 20*time.Second, "both invoices are told", func() bool { return len(r.twilio.Messages()) == 2 })
 	})
+}
+
+// A status that has not come for an hour is fetched, once, and has its consequences.
+func TestMissingStatus(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *standin.Options) {
+		o.Undelivered = func(to string) int {
+			if to == number(1) {
+				return 30003
+			}
+			return 0
+		}
+	})
+	s := r.sender()
+	r.queue(0, 1, 2)
+	for n := range 3 {
+		if err := r.handle(s, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := func(_ context.Context, yield func(string) error) error {
+		for n := range 3 {
+			if err := yield(contracts.KeySMS(contracts.SMSWelcome, fmt.Sprint(1000+n))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if learnt, err := s.Missing(t.Context(), keys); err != nil || learnt != 0 {
+		t.Errorf("asked after texts of just now: %d, %v", learnt, err)
+	}
+	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(2 * time.Hour) } })
+	eventually(t, 10*time.Second, "the stand-in delivers", func() bool {
+		return r.twilio.Messages()[0].Status == "delivered" && r.twilio.Messages()[1].Status == "undelivered"
+	})
+	if learnt, err := later.Missing(t.Context(), keys); err != nil || learnt != 3 {
+		t.Errorf("%d learnt, %v", learnt, err)
+	}
+	if got := r.text(0).Status; got != contracts.SMSDelivered {
+		t.Errorf("text 0 is %s", got)
+	}
+	if got := r.text(1); got.Status != contracts.SMSUndelivered || got.Error != "30003" {
+		t.Errorf("text 1: %+v", got)
+	}
+	if l := get[contracts.Lead](r, contracts.KeyLead("1001")); l.Status != contracts.LeadNew {
+		t.Errorf("contacted by a text that did not arrive: %s", l.Status)
+	}
+	if learnt, err := later.Missing(t.Context(), keys); err != nil || learnt != 0 {
+		t.Errorf("asked again: %d, %v", learnt, err)
+	}
 }
