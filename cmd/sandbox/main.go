@@ -60,7 +60,7 @@ func run(ctx context.Context, cfg config, args []string, log *slog.Logger) (err 
 		o.Without = strings.Split(cfg.Without, ",")
 	}
 	if args[0] == "run" {
-		o.NATSPort, o.EdgeAddr, o.Latency, o.Hurry = 0, cfg.EdgeAddr, 0, false
+		o.NATSPort, o.EdgeAddr, o.StepDelay = 0, cfg.EdgeAddr, 200*time.Millisecond // a person sees a text on its way
 	}
 	s, err := sandbox.Start(ctx, o)
 	if err != nil {

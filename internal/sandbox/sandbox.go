@@ -45,14 +45,15 @@ const (
 
 // Options say how a sandbox runs.
 type Options struct {
-	Dir      string        // for the NATS store and the credentials file
-	NATSConf string        // nats.conf
-	NATSPort int           // -1: a free one
-	EdgeAddr string        // where the edge listens; port 0: a free one
-	Without  []string      // durables that are not run, to see what is missing then
-	Latency  time.Duration // of every call to a stand-in; 0: 50 to 150 ms
-	Hurry    bool          // ten times Google's quota, and writes to the sheet at once: for who waits
-	Log      *slog.Logger
+	Dir       string        // for the NATS store and the credentials file
+	NATSConf  string        // nats.conf
+	NATSPort  int           // -1: a free one
+	EdgeAddr  string        // where the edge listens; port 0: a free one
+	Without   []string      // durables that are not run, to see what is missing then
+	Latency   time.Duration // of every call to a stand-in; 0: 50 to 150 ms
+	StepDelay time.Duration // how long a text takes from each status to the next
+	Hurry     bool          // ten times Google's quota, and writes to the sheet at once: for who waits
+	Log       *slog.Logger
 }
 
 // A Sandbox is a running pipeline. Close it.
@@ -171,10 +172,6 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	if o.Latency == 0 {
 		least, most = 50*time.Millisecond, 150*time.Millisecond
 	}
-	step := time.Duration(0)
-	if o.Latency == 0 {
-		step = 200 * time.Millisecond // so that a person sees a text on its way
-	}
 	quota := 60
 	if o.Hurry {
 		quota = 600
@@ -182,7 +179,7 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret, MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
-	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms", StepDelay: step,
+	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms", StepDelay: o.StepDelay,
 		MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
