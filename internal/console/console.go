@@ -61,6 +61,13 @@ type Console struct {
 	viewers   map[chan []byte]struct{}
 	closing   chan struct{}
 
+	woken  chan struct{} // somebody looks
+	awake  bool
+	linger time.Duration
+	looked time.Time       // when somebody last did
+	ready  chan struct{}   // closed when nothing is behind
+	behind map[string]bool // watchers that have not come to what is new
+
 	started     sync.Once
 	begin       chan struct{} // closed when begun is known
 	begun       uint64        // the last webhook that was there before this console
@@ -83,33 +90,115 @@ func New(o Options) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Console{o: o, guard: newGuard(o.Addr, o.Password), seal: seal, book: newBook(), charts: newCharts(),
-		incidents: newIncidents(), health: durables(o.Off), viewers: map[chan []byte]struct{}{}, closing: make(chan struct{}), begin: make(chan struct{})}, nil
+	c := &Console{o: o, guard: newGuard(o.Addr, o.Password), seal: seal, viewers: map[chan []byte]struct{}{},
+		closing: make(chan struct{}), woken: make(chan struct{}, 1), linger: linger}
+	c.forget()
+	return c, nil
 }
 
-// Run watches until ctx ends. It survives every outage of the server, and returns nil.
+// linger is how long a console goes on watching when nobody looks any more.
+const linger = time.Minute
+
+// Run waits until somebody looks, and then watches as long as somebody does: a console
+// that nobody looks at costs nothing. It survives every outage of the server, and
+// returns nil when ctx ends.
 func (c *Console) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.follow(ctx, "webhooks", c.watchWebhooks) })
-	g.Go(func() error { return c.follow(ctx, "records", c.watchRecords) })
-	g.Go(func() error { return c.follow(ctx, "the last hour", c.readHour) })
-	g.Go(func() error { return c.follow(ctx, "incidents", c.readIncidents) })
-	g.Go(func() error { c.pollHealth(ctx); return nil })
-	g.Go(func() error { c.tell(ctx); return nil })
-	<-ctx.Done()
-	close(c.closing)
-	return g.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			close(c.closing)
+			return nil
+		case <-c.woken:
+		}
+		c.session(ctx)
+	}
+}
+
+// session watches until nobody has looked for a while.
+func (c *Console) session(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	for what, watch := range map[string]func(context.Context) error{"webhooks": c.watchWebhooks, "records": c.watchRecords,
+		"the last hour": c.readHour, "incidents": c.readIncidents} {
+		wg.Go(func() { c.follow(ctx, what, watch) })
+	}
+	wg.Go(func() { c.pollHealth(ctx) })
+	wg.Go(func() { c.tell(ctx) })
+	for look := time.NewTicker(min(time.Second, c.linger)); ; {
+		select {
+		case <-ctx.Done():
+		case <-look.C:
+			c.mu.Lock()
+			if len(c.viewers) > 0 {
+				c.looked = time.Now()
+			}
+			alone := time.Since(c.looked) > c.linger
+			c.mu.Unlock()
+			if !alone {
+				continue
+			}
+		}
+		look.Stop()
+		break
+	}
+	cancel()
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	again := len(c.viewers) > 0 || time.Since(c.looked) < c.linger // somebody came just now
+	c.forget()
+	if again {
+		c.awake = true
+		c.woken <- struct{}{}
+	}
+}
+
+// forget makes everything as it was before anybody looked. The caller holds c.mu.
+func (c *Console) forget() {
+	c.book, c.charts, c.incidents, c.health = newBook(), newCharts(), newIncidents(), durables(c.o.Off)
+	c.dirty, c.seenWebhook, c.seenRecord, c.begun = dirty{}, 0, 0, 0
+	c.started, c.begin, c.ready, c.behind, c.awake = sync.Once{}, make(chan struct{}), make(chan struct{}), map[string]bool{"webhooks": true, "records": true, "incidents": true}, false
+}
+
+// look says that somebody looks now, and waits until the console knows what there is, or
+// for a moment at the longest.
+func (c *Console) look(ctx context.Context) {
+	c.mu.Lock()
+	c.looked = time.Now()
+	if !c.awake {
+		c.awake = true
+		c.woken <- struct{}{}
+	}
+	ready := c.ready
+	c.mu.Unlock()
+	select {
+	case <-ready:
+	case <-ctx.Done():
+	case <-time.After(1500 * time.Millisecond):
+	}
+}
+
+// caughtUp says that a watcher has come to what is new. The caller holds c.mu.
+func (c *Console) caughtUp(what string) {
+	if !c.behind[what] {
+		return
+	}
+	delete(c.behind, what)
+	if len(c.behind) == 0 {
+		close(c.ready)
+	}
 }
 
 // errDone says that a watcher has seen all that it was for.
 var errDone = errors.New("done")
 
 // follow runs a watcher again whenever it ends, until ctx does or it is done.
-func (c *Console) follow(ctx context.Context, what string, watch func(context.Context) error) error {
+func (c *Console) follow(ctx context.Context, what string, watch func(context.Context) error) {
 	for told := ""; ; {
 		err := watch(ctx)
 		if ctx.Err() != nil || errors.Is(err, errDone) {
-			return nil
+			return
 		}
 		if err != nil && err.Error() != told {
 			told = err.Error()
@@ -117,7 +206,7 @@ func (c *Console) follow(ctx context.Context, what string, watch func(context.Co
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(time.Second):
 		}
 	}

@@ -57,7 +57,11 @@ func openOn(t *testing.T, s *natstest.Server, change func(*console.Options)) rig
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return rig{"http://" + l.Addr().String(), s.JetStream("operator"), s}
+	r := rig{"http://" + l.Addr().String(), s.JetStream("operator"), s}
+	if o.Password == "" {
+		r.get(t, "/api/state") // somebody looks: only then does it watch
+	}
+	return r
 }
 
 func (r rig) publish(t *testing.T, subject, body string) uint64 {

@@ -127,7 +127,10 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /console.js", c.file("console.js", "text/javascript; charset=utf-8"))
 	mux.HandleFunc("GET /words.js", c.file("words.js", "text/javascript; charset=utf-8"))
 	mux.HandleFunc("GET /icon.svg", c.file("icon.svg", "image/svg+xml"))
-	mux.HandleFunc("GET /api/state", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.whole()) })
+	mux.HandleFunc("GET /api/state", func(w http.ResponseWriter, r *http.Request) {
+		c.look(r.Context())
+		answer(w, c.whole())
+	})
 	mux.HandleFunc("GET /api/events", c.events)
 	mux.HandleFunc("GET /api/whole", c.reveal)
 	if c.o.Trace != nil {
@@ -204,6 +207,7 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 		return out.Flush() == nil
 	}
 	event := func(data []byte) bool { return send([]byte("data: "), data, []byte("\n\n")) }
+	c.look(r.Context())
 	if !event(c.whole()) {
 		return
 	}

@@ -100,12 +100,20 @@ func (c *Console) watchWebhooks(ctx context.Context) error {
 	first = resume(first, last, c.seenWebhook)
 	c.mu.Unlock()
 	c.started.Do(func() { c.begun = last; close(c.begin) })
+	if first > last {
+		c.mu.Lock()
+		c.caughtUp("webhooks")
+		c.mu.Unlock()
+	}
 	return c.watch(ctx, contracts.StreamWebhooks, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: first},
 		func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			msg := asMessage(m, meta)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.seenWebhook = msg.Sequence
+			if msg.Sequence >= last || meta.NumPending == 0 {
+				defer c.caughtUp("webhooks")
+			}
 			c.dirty.entry(c.book.webhook(msg, c.seal, msg.Sequence <= c.begun))
 			if msg.Sequence > c.begun { // the others are counted with the hour
 				c.charts.webhook(msg.Subject, msg.Time, time.Now())
@@ -125,12 +133,24 @@ func (c *Console) watchRecords(ctx context.Context) error {
 	if seen := resume(first, last, c.seenRecord); seen != first {
 		first = seen
 	} else {
-		wait(ctx, time.Now(), 2*settleTime) // for the newest webhooks
+		wait(ctx, time.Now(), settleTime) // for the newest webhooks
+	}
+	if first > last {
+		c.mu.Lock()
+		c.caughtUp("records")
+		c.mu.Unlock()
 	}
 	return c.watch(ctx, contracts.StreamCRM, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: first},
 		func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			msg := asMessage(m, meta)
 			c.seenRecord = msg.Sequence // only here
+			if msg.Sequence >= last || meta.NumPending == 0 {
+				defer func() {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.caughtUp("records")
+				}()
+			}
 			ch, ok := readChange(msg)
 			if !ok {
 				return nil
@@ -247,6 +267,9 @@ func (c *Console) readIncidents(ctx context.Context) error {
 		}
 		c.mu.Unlock()
 	}
+	c.mu.Lock()
+	c.caughtUp("incidents")
+	c.mu.Unlock()
 	return errDone
 }
 

@@ -146,10 +146,10 @@ function showEffect(e, w) {
   const marks = e.marks.filter(m => m.s || e.marks.length === 1);
   const last = marks[marks.length - 1] || { s: "", ms: 0 };
   const label = known("k_" + e.kind) ? t("k_" + e.kind) : e.kind;
-  const way = marks.map(m => `${stateOf(m.s)} ${w.past ? "" : took(m.ms)}`.trim()).join(" → ");
+  const way = marks.map(m => `${stateOf(m.s)} ${took(m.ms)}`).join(" → ");
   return el("li", { cls: `effect ${e.kind.replace(".", " ")} ${last.s.replace(/\W.*/, "")}`, title: `${e.key.t}: ${way}`, "data-kind": e.kind, "data-state": last.s },
     el("span", { cls: "kind", text: label }), last.s ? el("span", { cls: "to", text: stateOf(last.s) }) : null,
-    w.past ? null : el("span", { cls: "ms", text: took(last.ms) }));
+    el("span", { cls: "ms", text: took(last.ms) }));
 }
 
 function showWebhook(w) {
