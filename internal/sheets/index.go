@@ -24,13 +24,14 @@ func (w *Writer) index(ctx context.Context, pages *[numTabs]*page, keys *[numTab
 		return nil, err
 	}
 	var edits []edit
+	w.lost = 0
 	for _, p := range pages {
 		if p == nil {
 			continue
 		}
 		doubtful, lost := p.enter(grids[0], grids[1], &keys[p.tab])
 		grids = grids[2:]
-		if len(lost) > 0 {
+		if w.lost += len(lost); len(lost) > 0 {
 			w.due = true
 		}
 		if len(doubtful)+len(lost) == 0 {
@@ -305,12 +306,12 @@ func (w *Writer) likely(ctx context.Context, t int, lines []*line, lost []string
 	return out, nil
 }
 
-// small says whether all tabs together are no more than a slice.
+// small says whether all tabs together, with what they lack, are no more than a slice.
 func (w *Writer) small() bool {
 	if w.pages == nil {
 		return false
 	}
-	rows := 0
+	rows := w.lost
 	for _, p := range w.pages {
 		if p != nil {
 			rows += p.used

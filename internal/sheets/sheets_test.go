@@ -1198,3 +1198,35 @@ func TestARowBeginsWithTheFirstPayment(t *testing.T) {
 	}
 	r.mustMatch(t)
 }
+
+// A change is done when its own row is in the sheet, however many others are missing: they
+// are an audit's work, slice by slice, and end whatever comes meanwhile.
+func TestAChangeWaitsForNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.fill(t, 0, sliceRows+100)
+	msgs := r.changes(t)
+	for _, err := range w.Handle(t.Context(), msgs[len(msgs)-1:]) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows := r.paper.page(t, "Leads").table(); len(rows) != 1 || rows[0]["name"] == "" {
+		t.Errorf("%d rows", len(rows))
+	}
+	a, n := &audit{}, sliceRows+100
+	for done := false; !done; n++ {
+		if n > sliceRows+150 {
+			t.Fatal("the audit does not end while leads come")
+		}
+		var err error
+		if done, err = w.slice(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		r.put(t, leads(n, n+1)) // between two slices
+		r.clock = r.clock.Add(10 * time.Second)
+		r.handle(t, w)
+	}
+	r.mustMatch(t)
+}

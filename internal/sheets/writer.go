@@ -56,6 +56,7 @@ type Writer struct {
 	pages   *[numTabs]*page // where everything is, as far as is known; nil: not known
 	newest  uint64          // the last revision handled: what a list of keys has to include
 	handled map[string]uint64
+	lost    int  // how many rows were missing when that was found out
 	syncs   int  // how often all of that was found out
 	cells   int  // how many the spreadsheet has
 	due     bool // something moved in the wrong moment: an audit has to look
