@@ -49,6 +49,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		{"internal/webhook/twilio", append([]string{bus, edge, "internal/state", "github.com/nats-io"}, domains...)},
 		{"internal/edge", append([]string{bus, "internal/state", "github.com/nats-io"}, domains...)},
 		{"cmd/edge", append([]string{"google.golang.org/api", "github.com/twilio/twilio-go/rest"}, domains...)},
+		{"internal/console", append([]string{bus, edge, webhook, server, "internal/daemon", "internal/sandbox", "internal/state"}, domains...)},
 		{"cmd/consumers", []string{webhook, edge, server, "internal/sandbox"}},
 	}
 	for _, d := range domains {
