@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,7 +24,6 @@ import (
 
 	"leadpipe/contracts"
 	"leadpipe/internal/natstest"
-	"leadpipe/internal/sandbox"
 )
 
 // A page is the console in a browser, with everything that the browser complains about.
@@ -48,37 +46,6 @@ func chromium(t *testing.T) string {
 	}
 	t.Fatal("no browser: install Debian's chromium, or name one in CHROMIUM")
 	return ""
-}
-
-// serve starts the page of a sandbox and gives its URL.
-func serve(t *testing.T, s *sandbox.Sandbox) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Page(ctx, addr) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Page: %v", err)
-		}
-	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if res, err := http.Get("http://" + addr + "/"); err == nil {
-			_ = res.Body.Close()
-			return "http://" + addr
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the page is not served")
-		}
-	}
 }
 
 // visit opens the page as somebody with a language, a window and a taste sees it.
@@ -407,16 +374,6 @@ func (p *page) world() (w world) {
 		p.t.Fatal(err)
 	}
 	return w
-}
-
-// settle waits until the pipeline has nothing left to do.
-func settle(t *testing.T, s *sandbox.Sandbox) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); s.Busy(t.Context()); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the pipeline does not come to rest")
-		}
-	}
 }
 
 // TestBrowserRunsNothingOfAWebhook has people with names that a careless page would run.

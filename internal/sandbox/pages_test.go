@@ -255,6 +255,19 @@ func TestByHand(t *testing.T) {
 	if looked != 3 {
 		t.Errorf("the page looks at %d keys", looked)
 	}
+	if _, err := exec.LookPath("nats"); err != nil {
+		t.Log("no nats CLI here: that the keys are there was seen without it")
+		return
+	}
+	for _, b := range page {
+		if !b.looks() {
+			continue
+		}
+		text := strings.ReplaceAll(b.text, "127.0.0.1:4222", fmt.Sprint("127.0.0.1:", ports[0]))
+		if out, err := exec.CommandContext(t.Context(), "sh", "-eu", "-c", text).CombinedOutput(); err != nil {
+			t.Errorf("%s\n%v\n%s", text, err, out)
+		}
+	}
 }
 
 // open runs a terminal's lines until the test ends, with Ctrl-C.

@@ -86,16 +86,22 @@ func (s *Sandbox) actions() map[string]func(context.Context, *http.Request) (str
 		"backwards": func(ctx context.Context, _ *http.Request) (string, error) { return s.backwards(ctx, 5) },
 		"consumer": func(_ context.Context, r *http.Request) (string, error) {
 			name := r.FormValue("name")
-			stream := contracts.StreamWebhooks
-			if slices.Contains([]string{contracts.SMSSender, contracts.Blacklist, contracts.Sheets}, name) {
-				stream = contracts.StreamCRM
-			}
-			return "consumer info " + stream + " " + name, s.switchConsumer(name, r.FormValue("on") == "true")
+			return consumerInfo(name), s.switchConsumer(name, r.FormValue("on") == "true")
 		},
 		"provider": func(_ context.Context, r *http.Request) (string, error) {
-			return "kv ls crm incident.>", s.switchVendor(r.FormValue("name"), r.FormValue("on") == "true")
+			waits := map[string]string{"Meta": contracts.Leads, "Twilio": contracts.SMSSender, "Google": contracts.Sheets}
+			name := r.FormValue("name")
+			return consumerInfo(waits[name]), s.switchVendor(name, r.FormValue("on") == "true")
 		},
 	}
+}
+
+// consumerInfo is the command that shows how far a durable is.
+func consumerInfo(durable string) string {
+	if slices.Contains([]string{contracts.SMSSender, contracts.Blacklist, contracts.Sheets}, durable) {
+		return "consumer info " + contracts.StreamCRM + " " + durable
+	}
+	return "consumer info " + contracts.StreamWebhooks + " " + durable
 }
 
 // took turns an answer of the edge into an error where it is not 200.
