@@ -10,7 +10,7 @@
 //   - A write touches either a row's key or its other cells, never both. Cells that
 //     landed in a wrong row are seen by that row's key. A key that landed in a wrong
 //     row is seen by the cells beside it, which tell whose row it is.
-//   - A key is written together with a mark in the row's last column, which goes when
+//   - A key is written together with a mark in one of the row's columns, which goes when
 //     the cells are written. So a row whose key and cells disagree is no riddle: with
 //     the mark the cells are right, without it the key is.
 //   - While a key is in the wrong row, nothing but keys is written, and new rows come
@@ -25,10 +25,24 @@
 // each alone would mend. So Google itself refuses the writes of all but the newest
 // writer, and late ones of that (fence.go).
 //
-// Handle writes changes as they come, looking at the keys' column and at what it wrote
-// last, and whenever anything is not as it was left, it falls back on Audit: a reading
-// of everything and a plan of what to do next (table.go, pure), repeated until there is
-// nothing to do.
+// What is known of a tab between two calls is where its columns are and which key is in
+// which row (page.go, index.go): some ten megabytes for 100,000 rows. It is only ever a
+// guess. Handle (apply.go) reads exactly the rows that it is about, the headings, and what
+// is below the last row, before it writes and after; so a changed row costs the same
+// however many there are. Where a key is not where it was, all keys are read again and
+// what a wrong moment did to them is mended. An audit (audit.go) compares rows with the
+// records of their keys in slices, and adds what is missing in slices; between two of
+// them changes go first, and the calls of a slice are paid for before it begins. It ends
+// at the rows that there were when it began.
+//
+// What Google does not let us write is set aside by its place (faults.go): a cell, a
+// column, a protected or merged range, a tab. Everything else goes on, and one incident a
+// place says why until the place can be written.
+//
+// Columns are found by their heading (layout.go), wherever people have put them; of
+// several with a heading of ours, the one that holds what ours should. Times are serial
+// numbers on the clocks of the spreadsheet's time zone, and amounts are in the currency's
+// major unit (render.go).
 //
 // What stays open: a column that a person inserts left of ours in the very moment of a
 // write. The rows of that write are then told by neither key nor cells; their records
