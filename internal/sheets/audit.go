@@ -9,7 +9,7 @@ import (
 
 const (
 	// newRows is how many rows an audit adds at a time.
-	newRows = 3_000
+	newRows = 4_000
 	// maxRestarts is how often an audit begins again because people moved rows. What
 	// they move after that is the next audit's.
 	maxRestarts = 5
@@ -41,10 +41,10 @@ func (w *Writer) Audit(ctx context.Context) (repaired int, err error) {
 			w.repairs.Add(float64(a.repaired))
 			return a.repaired, err
 		}
-		// A slice is a reading; where it finds something it takes two more, and two writes.
+		// A slice is a reading; where it finds something it takes one more, and two writes.
 		reads, writes := 1, 0
 		if a.repairs {
-			reads, writes = 3, 2
+			reads, writes = 2, 2
 		}
 		if err := w.client.setAside(ctx, reads, writes); err != nil {
 			return a.repaired, err

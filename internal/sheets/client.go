@@ -119,7 +119,7 @@ func (c *client) setAside(ctx context.Context, reads, writes int) error {
 }
 
 // slowly is the pause before each call that is paid for while changes come.
-const slowly = 4 * time.Second
+const slowly = 3 * time.Second
 
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
