@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -106,17 +107,12 @@ func (a announcement) placeholder() bool {
 	return len(a.leadID) >= 9 && strings.Trim(a.leadID, "4") == ""
 }
 
-// The names under which a form's fields may ask for the facts that we know of, as
-// plain writes them: first Meta's own, which are the same in every language, then
-// those that people give to questions of their own.
-var (
-	fullNames  = []string{"full_name", "name", "your_name", "nom_complet", "nom_et_prenom", "prenom_et_nom", "nom_prenom", "prenom_nom"}
-	firstNames = []string{"first_name", "prenom", "votre_prenom"}
-	lastNames  = []string{"last_name", "nom", "nom_de_famille", "votre_nom"}
-	emails     = []string{"email", "work_email", "e_mail", "email_address", "adresse_e_mail", "adresse_email", "adresse_mail", "mail", "courriel", "votre_email", "votre_e_mail"}
-	phones     = []string{"phone_number", "work_phone_number", "phone", "mobile", "mobile_number", "mobile_phone", "telephone", "tel", "portable",
-		"numero_de_telephone", "numero_de_portable", "numero_de_mobile", "telephone_portable", "telephone_mobile", "votre_telephone", "votre_numero_de_telephone"}
-)
+// own are Meta's own names, which are the same in every language and come before what
+// people have called their own questions.
+var own = map[fieldKind][]string{
+	nameField: {"full_name"}, firstField: {"first_name"}, lastField: {"last_name"},
+	emailField: {"email", "work_email"}, phoneField: {"phone_number", "work_phone_number"},
+}
 
 // plain is a field's name without accents, case and punctuation: "Numéro de
 // téléphone :" → "numero_de_telephone".
@@ -152,42 +148,45 @@ func newLead(a announcement, f form, region string) (contracts.Lead, error) {
 			*to = id
 		}
 	}
-	facts := map[string]string{}
+	facts := map[fieldKind][]string{} // what was answered to each, Meta's own names first
+	front := map[fieldKind]int{}
 	for _, field := range f.Fields {
 		name := string(field.Name)
 		if lead.Answers[name] == nil {
 			lead.Answers[name] = []string{}
 		}
+		kind := kindOf(plain(name))
 		for _, v := range field.Values {
 			lead.Answers[name] = append(lead.Answers[name], string(v))
-			if p := plain(name); facts[p] == "" {
-				facts[p] = strings.TrimSpace(string(v))
+			value := strings.TrimSpace(string(v))
+			switch {
+			case value == "":
+			case slices.Contains(own[kind], plain(name)):
+				facts[kind] = slices.Insert(facts[kind], front[kind], value)
+				front[kind]++
+			default:
+				facts[kind] = append(facts[kind], value)
 			}
 		}
 	}
-	fact := func(names []string) string {
-		for _, n := range names {
-			if facts[n] != "" {
-				return facts[n]
-			}
+	fact := func(k fieldKind) string {
+		if len(facts[k]) == 0 {
+			return ""
 		}
-		return ""
+		return facts[k][0]
 	}
-	last := fact(lastNames)
-	lead.Name, lead.FirstName, lead.Email = fact(fullNames), fact(firstNames), fact(emails)
+	last := fact(lastField)
+	lead.Name, lead.FirstName, lead.Email = fact(nameField), fact(firstField), fact(emailField)
+	if i := slices.IndexFunc(facts[emailField], address.MatchString); i >= 0 {
+		lead.Email = facts[emailField][i]
+	}
 	if lead.Name == "" {
 		lead.Name = strings.TrimSpace(lead.FirstName + " " + last)
 	}
 	if words := strings.Fields(lead.Name); lead.FirstName == "" && last == "" && len(words) > 0 {
 		lead.FirstName = asName(words[0]) // Meta fills in full_name in this order
 	}
-	lead.Phone = fact(phones)
-	var issue phone.Issue
-	if number, err := phone.Textable(lead.Phone, region); errors.As(err, &issue) {
-		lead.PhoneIssue = string(issue)
-	} else {
-		lead.Phone = string(number)
-	}
+	readPhone(&lead, facts[phoneField], region)
 	for _, d := range f.Disclaimers {
 		if lead.Disclaimers == nil {
 			lead.Disclaimers = map[string]bool{}
@@ -195,6 +194,26 @@ func newLead(a announcement, f form, region string) (contracts.Lead, error) {
 		lead.Disclaimers[string(d.Key)] = d.Checked == "1" || d.Checked == "true"
 	}
 	return lead, nil
+}
+
+// readPhone takes the first of the answers that can be texted; else the first that is a
+// number, else the first, with the reason why it can't be.
+func readPhone(lead *contracts.Lead, answers []string, region string) {
+	lead.PhoneIssue = string(phone.Missing)
+	for _, answer := range answers {
+		number, err := phone.Textable(answer, region)
+		if err == nil {
+			lead.Phone, lead.PhoneIssue = string(number), ""
+			return
+		}
+		var issue phone.Issue
+		if !errors.As(err, &issue) || lead.PhoneIssue == string(phone.NotMobile) || lead.PhoneIssue == string(issue) {
+			continue
+		}
+		if issue == phone.NotMobile || lead.Phone == "" {
+			lead.Phone, lead.PhoneIssue = answer, string(issue)
+		}
+	}
 }
 
 // maxRecord bounds a lead's record. The server takes messages of 8 MB, and a record
