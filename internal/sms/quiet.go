@@ -16,16 +16,16 @@ type QuietHours struct {
 	holidays    bool
 }
 
-// ParseQuietHours reads "22:00-08:00 Europe/Paris", with ",sundays" and ",holidays"
-// (the French ones) behind it if these are quiet all day. "" is never quiet.
+// ParseQuietHours reads "22:00-08:00 Europe/Paris", with "sundays" and "holidays" (the
+// French ones) behind it if these are quiet all day: "22:00-08:00 Europe/Paris sundays
+// holidays". Commas in place of spaces do as well. "" is never quiet.
 func ParseQuietHours(s string) (QuietHours, error) {
+	words := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' })
 	var q QuietHours
-	if s == "" {
+	if len(words) == 0 {
 		return q, nil
 	}
-	parts := strings.Split(s, ",")
-	window, zone, _ := strings.Cut(strings.TrimSpace(parts[0]), " ")
-	from, until, _ := strings.Cut(window, "-")
+	from, until, _ := strings.Cut(words[0], "-")
 	var err error
 	if q.from, err = timeOfDay(from); err != nil {
 		return QuietHours{}, err
@@ -34,22 +34,22 @@ func ParseQuietHours(s string) (QuietHours, error) {
 		return QuietHours{}, err
 	}
 	if q.from == q.until {
-		return QuietHours{}, fmt.Errorf("quiet hours %q begin when they end", window)
+		return QuietHours{}, fmt.Errorf("quiet hours %q begin when they end", words[0])
 	}
-	if zone = strings.TrimSpace(zone); zone == "" {
+	if len(words) == 1 || words[1] == "sundays" || words[1] == "holidays" {
 		return QuietHours{}, fmt.Errorf("quiet hours name no time zone such as Europe/Paris")
 	}
-	if q.zone, err = time.LoadLocation(zone); err != nil {
-		return QuietHours{}, fmt.Errorf("quiet hours: %q is no time zone", zone)
+	if q.zone, err = time.LoadLocation(words[1]); err != nil {
+		return QuietHours{}, fmt.Errorf("quiet hours: %q is no time zone", words[1])
 	}
-	for _, p := range parts[1:] {
-		switch strings.TrimSpace(p) {
+	for _, day := range words[2:] {
+		switch day {
 		case "sundays":
 			q.sundays = true
 		case "holidays":
 			q.holidays = true
 		default:
-			return QuietHours{}, fmt.Errorf("quiet hours: %q is neither sundays nor holidays", strings.TrimSpace(p))
+			return QuietHours{}, fmt.Errorf("quiet hours: %q is neither sundays nor holidays", day)
 		}
 	}
 	return q, nil

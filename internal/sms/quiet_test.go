@@ -13,7 +13,7 @@ func TestQuietHours(t *testing.T) {
 	const (
 		night = "22:00-08:00 Europe/Paris"
 		noon  = "12:30-14:00 Europe/Paris"
-		all   = night + ",sundays,holidays"
+		all   = night + " sundays holidays"
 	)
 	for _, c := range []struct{ name, quiet, at, until string }{
 		{"never quiet when unset", "", "2026-11-24T23:00:00+01:00", "2026-11-24T23:00:00+01:00"},
@@ -36,6 +36,7 @@ func TestQuietHours(t *testing.T) {
 		{"easter monday 2025", all, "2025-04-21T12:00:00+02:00", "2025-04-22T08:00:00+02:00"},
 		{"bastille day", all, "2026-07-14T12:00:00+02:00", "2026-07-15T08:00:00+02:00"},
 		{"christmas on a friday", all, "2026-12-24T23:00:00+01:00", "2026-12-26T08:00:00+01:00"},
+		{"commas do as well", night + ",sundays, holidays", "2026-11-21T23:00:00+01:00", "2026-11-23T08:00:00+01:00"},
 		{"a friday that is none", all, "2026-12-18T12:00:00+01:00", "2026-12-18T12:00:00+01:00"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {

@@ -47,7 +47,7 @@ type Config struct {
 	Company       string         `envconfig:"COMPANY_NAME" desc:"who writes: {{.Company}} in every text, and the beginning of those that are not worded otherwise"`
 	ContactText   string         `envconfig:"SMS_CONTACT_TEXT" desc:"Go text/template of the answer to CONTACT, HELP and AIDE, once a day; unset: none"`
 	Consent       string         `envconfig:"REQUIRE_CONSENT" desc:"key of the form's check box without which no welcome is sent; unset: none is needed"`
-	QuietHours    string         `envconfig:"SMS_QUIET_HOURS" desc:"when no welcome is sent, e.g. 22:00-08:00 Europe/Paris,sundays,holidays; unset: never quiet"`
+	QuietHours    string         `envconfig:"SMS_QUIET_HOURS" desc:"when no welcome is sent, e.g. 22:00-08:00 Europe/Paris sundays holidays; unset: never quiet"`
 	WelcomeText   string         `envconfig:"SMS_WELCOME_TEXT" desc:"Go text/template over the lead; unset: a French text"`
 	FailedText    string         `envconfig:"SMS_PAYMENT_FAILED_TEXT" desc:"Go text/template over the failed payment; unset: a French text"`
 	OptOutText    string         `envconfig:"SMS_OPTOUT_TEXT" default:"Vous êtes désabonné. Plus de SMS." desc:"the confirmation of an opt-out"`
