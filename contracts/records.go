@@ -1,6 +1,9 @@
 package contracts
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // The records of the crm bucket, one Go type each. Every time in them comes from an
 // event, or is set once: nothing here says when a program last ran, so that
@@ -21,18 +24,18 @@ const (
 
 // A Lead is a person who filled in a form. Key: lead.<leadgen_id>.
 type Lead struct {
-	ID         string              `json:"id"`
-	CreatedAt  time.Time           `json:"created_at"` // when the form was sent, by Meta's clock
-	Name       string              `json:"name"`
-	FirstName  string              `json:"first_name"`
-	Email      string              `json:"email"`
-	Phone      string              `json:"phone"` // E.164, or as typed when PhoneIssue is set
-	FormID     string              `json:"form_id"`
-	PageID     string              `json:"page_id"`
-	Status     LeadStatus          `json:"status"`
-	CustomerID string              `json:"customer_id"`
-	OptedOutAt time.Time           `json:"opted_out_at,omitzero"`
-	Answers    map[string][]string `json:"answers"` // every form field by its name, values as given
+	ID         string     `json:"id"`
+	CreatedAt  time.Time  `json:"created_at"` // when the form was sent, by Meta's clock
+	Name       string     `json:"name"`
+	FirstName  string     `json:"first_name"`
+	Email      string     `json:"email"`
+	Phone      string     `json:"phone"` // E.164, or as typed when PhoneIssue is set
+	FormID     string     `json:"form_id"`
+	PageID     string     `json:"page_id"`
+	Status     LeadStatus `json:"status"`
+	CustomerID string     `json:"customer_id"`
+	OptedOutAt time.Time  `json:"opted_out_at,omitzero"`
+	Answers    Answers    `json:"answers"` // every form field by its name, values as given
 
 	CustomerStatus CustomerStatus  `json:"customer_status,omitempty"` // that of CustomerID, once it has become a client
 	ContactedAt    time.Time       `json:"contacted_at,omitzero"`     // the first text that Twilio accepted
@@ -62,12 +65,35 @@ func (l *Lead) Settle() {
 	}
 }
 
+// IDs is a list that is "[]" in JSON where it is empty, never null.
+type IDs []string
+
+// MarshalJSON implements json.Marshaler.
+func (l IDs) MarshalJSON() ([]byte, error) {
+	if len(l) == 0 {
+		return []byte("[]"), nil
+	}
+	return json.Marshal([]string(l))
+}
+
+// Answers are a form's fields by name, values as given; "{}" in JSON where there are
+// none, never null.
+type Answers map[string][]string
+
+// MarshalJSON implements json.Marshaler.
+func (a Answers) MarshalJSON() ([]byte, error) {
+	if len(a) == 0 {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(map[string][]string(a))
+}
+
 // A Contact is everyone known under one phone number. Key: contact.<phone>. Every
 // opt-out and every claim of a text writes it, so that the two can't cross.
 type Contact struct {
 	Phone      string    `json:"phone"`     // E.164
-	Leads      []string  `json:"leads"`     // leadgen ids, sorted
-	Customers  []string  `json:"customers"` // customer ids, sorted
+	Leads      IDs       `json:"leads"`     // leadgen ids, sorted
+	Customers  IDs       `json:"customers"` // customer ids, sorted
 	OptedOutAt time.Time `json:"opted_out_at,omitzero"`
 	LastSMSAt  time.Time `json:"last_sms_at,omitzero"` // the last text's claim
 
@@ -119,7 +145,7 @@ type Customer struct {
 	Phone         string         `json:"phone"` // E.164 where readable
 	Name          string         `json:"name"`
 	LeadID        string         `json:"lead_id"`
-	Subscriptions []string       `json:"subscriptions"` // subscription ids, sorted
+	Subscriptions IDs            `json:"subscriptions"` // subscription ids, sorted
 	Status        CustomerStatus `json:"status"`
 	Access        Access         `json:"access"`
 	Since         time.Time      `json:"since,omitzero"` // the first sign that it paid, tries or has a subscription that runs; zero: not a client

@@ -39,7 +39,7 @@ var day = time.Date(2026, 11, 20, 9, 12, 4, 0, time.UTC)
 var records = map[string]any{
 	"lead": contracts.Lead{ID: "1234567890123456", CreatedAt: day, Name: "Camille Martin", FirstName: "Camille", Email: "camille@example.com",
 		Phone: "+33639980102", FormID: "202", PageID: "101", Status: contracts.LeadClient, CustomerID: "cus_1", OptedOutAt: day,
-		Answers: map[string][]string{"budget": {"1000"}, "empty": nil}, CustomerStatus: contracts.CustomerClient, ContactedAt: day,
+		Answers: map[string][]string{"budget": {"1000"}, "empty": {}}, CustomerStatus: contracts.CustomerClient, ContactedAt: day,
 		PhoneIssue: "not_mobile", Disclaimers: map[string]bool{"sms": true}, AdID: "404",
 		CampaignID: "505", Platform: "fb", Pending: true, NoWelcome: "consent"},
 	"contact": contracts.Contact{Phone: "+33639980102", Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}, OptedOutAt: day, OptedInAt: day,

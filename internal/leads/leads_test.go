@@ -239,7 +239,7 @@ func TestOneCommitMakesLeadContactAndWelcome(t *testing.T) {
 		t.Errorf("lead (-want +got):\n%s", diff)
 	}
 	contact := r.contact(mobile)
-	if diff := cmp.Diff(contracts.Contact{Phone: mobile, Leads: []string{zoe.ID}, Welcomes: []contracts.Welcome{{LeadID: zoe.ID, At: morning}}}, contact); diff != "" {
+	if diff := cmp.Diff(contracts.Contact{Phone: mobile, Leads: []string{zoe.ID}, Customers: []string{}, Welcomes: []contracts.Welcome{{LeadID: zoe.ID, At: morning}}}, contact); diff != "" {
 		t.Errorf("contact (-want +got):\n%s", diff)
 	}
 	sms, _ := get[contracts.SMS](r, "sms.welcome."+zoe.ID)

@@ -156,7 +156,7 @@ func (o *Optouts) Prepare(_ context.Context, m contracts.Message) (Event, error)
 		return e, nil
 	}
 	if ordinary {
-		return e, nil
+		return Event{msg: m}, nil
 	}
 	if !digits.MatchString(from) {
 		// A short code or a name can't be texted, so that nothing has to stop. That

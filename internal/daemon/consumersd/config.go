@@ -31,7 +31,7 @@ type Config struct {
 
 	StripeKey    daemon.Secret `envconfig:"STRIPE_API_KEY" desc:"Stripe API key; optional: settles what two events of one second leave open"`
 	StripeURL    string        `envconfig:"STRIPE_API_URL" desc:"base URL in place of Stripe's"`
-	SuspendAfter int           `envconfig:"DUNNING_SUSPEND_AFTER" default:"3" desc:"failed attempts on one invoice before access is suspended"`
+	SuspendAfter int           `envconfig:"DUNNING_SUSPEND_AFTER" default:"3" desc:"failed attempts since the last success before access is suspended"`
 
 	FacebookSecrets daemon.Secrets `envconfig:"FACEBOOK_APP_SECRET" desc:"one or more; the first one proves our calls"`
 	FacebookToken   daemon.Secret  `envconfig:"FACEBOOK_PAGE_ACCESS_TOKEN" desc:"Graph API token; unset: leads is not started"`
