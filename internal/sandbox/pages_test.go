@@ -137,26 +137,33 @@ func TestEveryNamedTestExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var sources bytes.Buffer
-	if err := filepath.WalkDir(natstest.Root(t, ""), func(path string, d os.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		sources.Write(data)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	sources := sources(t)
 	names := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(readme, -1)
 	if len(names) < 10 {
 		t.Errorf("README.md names %d tests", len(names))
 	}
 	for _, n := range names {
-		if !bytes.Contains(sources.Bytes(), append(append([]byte("func "), n[1]...), '(')) {
+		if !strings.Contains(sources, "func "+string(n[1])+"(") {
 			t.Errorf("there is no %s", n[1])
 		}
 	}
+}
+
+// sources is the text of every test file.
+func sources(t *testing.T) string {
+	t.Helper()
+	var text bytes.Buffer
+	if err := filepath.WalkDir(natstest.Root(t, ""), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		text.Write(data)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
 }
 
 // TestByHand does what docs/by-hand.md says, word for word: three terminals, three
@@ -176,16 +183,9 @@ func TestByHand(t *testing.T) {
 	}
 	ports := freePorts(t, 4)
 	dir := t.TempDir()
-	conf, err := os.ReadFile(natstest.Root(t, "nats.conf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := strings.NewReplacer("port: 4222", fmt.Sprint("port: ", ports[0]), `http: "127.0.0.1:8222"`, `http: "127.0.0.1:-1"`).Replace(string(conf))
-	if err := os.WriteFile(filepath.Join(dir, "nats.conf"), []byte(own), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	conf := confOn(t, dir, ports[0])
 	edge := fmt.Sprintf("http://127.0.0.1:%d", ports[1])
-	env := append(os.Environ(), fmt.Sprint("EDGE_ADDR=127.0.0.1:", ports[1]), "NATS_CONF="+filepath.Join(dir, "nats.conf"), "NATS_STORE_DIR="+filepath.Join(dir, "data"),
+	env := append(os.Environ(), fmt.Sprint("EDGE_ADDR=127.0.0.1:", ports[1]), "NATS_CONF="+conf, "NATS_STORE_DIR="+filepath.Join(dir, "data"),
 		"EDGE_URL="+edge, "PUBLIC_URL="+edge, fmt.Sprint("METRICS_ADDR=127.0.0.1:", ports[2]), fmt.Sprint("CONSOLE_ADDR=127.0.0.1:", ports[3]))
 	var page []block
 	for _, b := range blocks(t) {
@@ -268,6 +268,21 @@ func TestByHand(t *testing.T) {
 			t.Errorf("%s\n%v\n%s", text, err, out)
 		}
 	}
+}
+
+// confOn writes the repository's nats.conf with a port of its own, and gives its path.
+func confOn(t *testing.T, dir string, port int) string {
+	t.Helper()
+	conf, err := os.ReadFile(natstest.Root(t, "nats.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := strings.NewReplacer("port: 4222", fmt.Sprint("port: ", port), `http: "127.0.0.1:8222"`, `http: "127.0.0.1:-1"`).Replace(string(conf))
+	path := filepath.Join(dir, "nats.conf")
+	if err := os.WriteFile(path, []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // open runs a terminal's lines until the test ends, with Ctrl-C.
