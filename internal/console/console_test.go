@@ -105,7 +105,9 @@ type state struct {
 
 func (r rig) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	res, err := http.Get(r.url + path)
+	// Events never end: where they are not refused, a test must.
+	client := http.Client{Timeout: 20 * time.Second}
+	res, err := client.Get(r.url + path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func TestNothingWithoutThePassword(t *testing.T) {
 		"shifted":    func(r *http.Request) { r.SetBasicAuth("operator\x00ses", "ame") },
 		"bearer":     func(r *http.Request) { r.Header.Set("Authorization", "Bearer sesame") },
 	} {
-		if w := visit(g, change); w.Code != http.StatusUnauthorized || strings.Contains(w.Body.String(), "in\n") || w.Header().Get("WWW-Authenticate") == "" {
+		if w := visit(g, change); w.Code != http.StatusUnauthorized || w.Body.String() == "in" || w.Header().Get("WWW-Authenticate") == "" {
 			t.Errorf("%s: %d %q", name, w.Code, w.Body)
 		}
 	}
