@@ -93,7 +93,39 @@ func NoOptOut(tx *state.Tx, phone string, at time.Time) error {
 		return nil
 	}
 	contact.ClearedAt = at
-	return tx.Put(key, contact)
+	if err := tx.Put(key, contact); err != nil {
+		return err
+	}
+	return release(tx, contact, at)
+}
+
+// release changes the welcomes that waited for the decision, so that the durable sms sees
+// them at once.
+func release(tx *state.Tx, contact contracts.Contact, at time.Time) error {
+	keys := make([]string, len(contact.Leads))
+	for i, lead := range contact.Leads {
+		keys[i] = contracts.KeySMS(contracts.SMSWelcome, lead)
+	}
+	if err := tx.Need(keys...); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		text, ok, err := state.Peek[contracts.SMS](tx, key)
+		if err != nil {
+			return err
+		}
+		if !ok || text.Status != contracts.SMSQueued || !text.NotBefore.Before(at) {
+			continue
+		}
+		if text, _, err = state.Get[contracts.SMS](tx, key); err != nil {
+			return err
+		}
+		text.NotBefore = at
+		if err := tx.Put(key, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settle closes what waited for an operator's decision about a number.

@@ -54,6 +54,11 @@ type Options struct {
 	StepDelay time.Duration // how long a text takes from each status to the next
 	Hurry     bool          // ten times Google's quota, and writes to the sheet at once: for who waits
 	Log       *slog.Logger
+
+	// Consumers and Phones change what the consumers' environment says and how the
+	// stand-in for Twilio behaves. nil: as they are.
+	Consumers func(*consumersd.Config)
+	Phones    func(*twilio.Options)
 }
 
 // A Sandbox is a running pipeline. Close it.
@@ -120,6 +125,9 @@ func (s *Sandbox) start(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.Consumers != nil {
+		o.Consumers(&consumers)
+	}
 	if o.Hurry {
 		consumers.SheetsReads, consumers.SheetsWrites, consumers.SheetsGather = 600, 600, 100*time.Millisecond
 	}
@@ -179,8 +187,12 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	if s.Meta, err = meta.New(meta.Options{Token: PageToken, AppSecret: AppSecret, MinLatency: least, MaxLatency: most}); err != nil {
 		return "", "", "", err
 	}
-	if s.Twilio, err = twilio.New(twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms", StepDelay: o.StepDelay,
-		MinLatency: least, MaxLatency: most}); err != nil {
+	phones := twilio.Options{AccountSID: TwilioAccount, AuthToken: TwilioToken, InboundURL: s.EdgeURL + "/api/webhooks/sms", StepDelay: o.StepDelay,
+		MinLatency: least, MaxLatency: most}
+	if o.Phones != nil {
+		o.Phones(&phones)
+	}
+	if s.Twilio, err = twilio.New(phones); err != nil {
 		return "", "", "", err
 	}
 	if s.Google, err = google.New(google.Options{Spreadsheets: []string{SheetID}, ReadsPerMinute: quota, WritesPerMinute: quota,

@@ -392,6 +392,43 @@ func TestQuietHoursDelayMarketing(t *testing.T) {
 	r.calls(3)
 }
 
+// Quiet time does not age a welcome: it leaves at the first allowed moment, even where
+// that is later than SMS_MAX_AGE after the form. Awake, it ages as ever.
+func TestQuietTimeDoesNotAge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	quiet, err := sms.ParseQuietHours("20:00-09:00 Europe/Paris sundays holidays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	evening := time.Date(2026, 11, 28, 18, 0, 0, 0, time.UTC) // a Saturday, 19:00 in Paris
+	monday := time.Date(2026, 11, 30, 8, 0, 0, 0, time.UTC)   // 09:00 there
+	var now atomic.Pointer[time.Time]
+	s := r.sender(func(o *sms.Options) { o.Quiet, o.Now = quiet, func() time.Time { return *now.Load() } })
+	const age = 3 * time.Hour
+	at := func(n int, t0 time.Time) {
+		t.Helper()
+		now.Store(&t0)
+		_ = r.handle(s, n)
+	}
+	for n := range 2 {
+		r.put(contracts.KeySMS(contracts.SMSWelcome, fmt.Sprint(1000+n)), contracts.SMS{Kind: contracts.SMSWelcome, To: number(n), Body: "Bonjour",
+			Status: contracts.SMSQueued, QueuedAt: evening, ExpiresAt: evening.Add(age), Cause: fmt.Sprint(1000 + n)})
+		at(n, evening.Add(90*time.Minute)) // 20:30: an hour of its three has passed
+	}
+	r.calls(0)
+	at(0, monday.Add(time.Minute))
+	r.calls(1)
+	at(1, monday.Add(age))
+	r.calls(1)
+	if got := r.text(0).Status; got != contracts.SMSSent && got != contracts.SMSDelivered {
+		t.Errorf("the welcome of Saturday evening is %s on Monday morning", got)
+	}
+	if got := r.text(1).Status; got != contracts.SMSExpired {
+		t.Errorf("the welcome that was not sent for four waking hours is %s", got)
+	}
+}
+
 // Each way in which Twilio leaves us in the dark ends with exactly one text.
 func TestUnknownOutcomes(t *testing.T) {
 	t.Parallel()
