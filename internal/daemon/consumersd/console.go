@@ -12,6 +12,7 @@ import (
 
 	"leadpipe/internal/console"
 	"leadpipe/internal/daemon"
+	"leadpipe/internal/trace"
 )
 
 // listenConsole listens for the console; nil where it is switched off. Of several
@@ -36,7 +37,9 @@ func listenConsole(cfg Config, log *slog.Logger) (net.Listener, error) {
 // is what it then shows. It only looks on: its failure is no end of the work.
 func serveConsole(ctx context.Context, cfg Config, js jetstream.JetStream, l net.Listener, log *slog.Logger) (stop func(), err error) {
 	c, err := console.New(console.Options{JS: js, Addr: cfg.ConsoleAddr, Password: string(cfg.ConsolePassword),
-		Off: cfg.missing(), Log: log.With("part", "console")})
+		Off: cfg.missing(), Log: log.With("part", "console"), Trace: func(ctx context.Context, id string) ([]console.Step, error) {
+			return search(ctx, js, cfg.Region, id)
+		}})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -50,4 +53,20 @@ func serveConsole(ctx context.Context, cfg Config, js jetstream.JetStream, l net
 	}()
 	log.Info("console", "url", "http://"+l.Addr().String())
 	return func() { cancel(); <-ended }, nil
+}
+
+// search is what `consumers trace` tells, for the console.
+func search(ctx context.Context, js jetstream.JetStream, region, id string) ([]console.Step, error) {
+	story, err := trace.Find(ctx, js, id, trace.Options{Region: region})
+	if errors.Is(err, trace.ErrNoID) {
+		return nil, nil // nothing is known of it
+	}
+	if err != nil {
+		return nil, err
+	}
+	var steps []console.Step
+	for _, s := range story.Steps {
+		steps = append(steps, console.Step(s))
+	}
+	return steps, nil
 }

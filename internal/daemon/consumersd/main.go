@@ -46,6 +46,8 @@ type command struct {
 	count int // of arguments
 	flags func(*flag.FlagSet, *options)
 	run   func(*operator, options, []string) error
+	// alone: it is run without a connection, which it makes itself.
+	alone bool
 }
 
 // options are the flags that commands have, each those that it declares.
@@ -64,13 +66,21 @@ type operator struct {
 	in    io.Reader
 	out   io.Writer
 	tty   bool // somebody can be asked
+
+	progress progress
 }
 
 // commands is the table of all that there are.
-func commands() []command { return consentCommands() }
+func commands() []command {
+	return append(consentCommands(), traceCommand())
+}
 
-// errUsage is a wrong call: exit code 2.
-var errUsage = errors.New("wrongly called")
+// errUsage is a wrong call: exit code 2. errSaid is a failure that the command has
+// told of already.
+var (
+	errUsage = errors.New("wrongly called")
+	errSaid  = errors.New("not done")
+)
 
 func (c command) main(args []string, in io.Reader, out, errOut io.Writer) int {
 	var o options
@@ -86,7 +96,11 @@ func (c command) main(args []string, in io.Reader, out, errOut io.Writer) int {
 		_, _ = fmt.Fprintf(out, "consumers %s %s\n\n%s\n\nFlags:\n", c.name, c.args, c.does)
 		set.SetOutput(out)
 		set.PrintDefaults()
-		_, _ = fmt.Fprintln(out, "\nIt reads the same environment as the program (consumers -h) and connects as the user operator.")
+		as := "connects as the user operator"
+		if c.alone {
+			as = "connects as the program does"
+		}
+		_, _ = fmt.Fprintf(out, "\nIt reads the same environment as the program (consumers -h) and %s.\n", as)
 		return 0
 	case err != nil, len(rest) != c.count:
 		if err == nil {
@@ -95,7 +109,10 @@ func (c command) main(args []string, in io.Reader, out, errOut io.Writer) int {
 		_, _ = fmt.Fprintf(errOut, "consumers %s: %v; usage: consumers %s %s\n", c.name, err, c.name, c.args)
 		return 2
 	}
-	if err := c.start(o, rest, in, out); err != nil {
+	if err := c.start(o, rest, in, out, errOut); err != nil {
+		if errors.Is(err, errSaid) {
+			return 1
+		}
 		_, _ = fmt.Fprintf(errOut, "consumers %s: %s\n", c.name, daemon.Redact(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		if errors.Is(err, errUsage) {
 			return 2
@@ -119,24 +136,61 @@ func parse(set *flag.FlagSet, args []string) (rest []string, err error) {
 }
 
 // start connects and runs the command.
-func (c command) start(o options, args []string, in io.Reader, out io.Writer) error {
+func (c command) start(o options, args []string, in io.Reader, out, errOut io.Writer) error {
 	cfg, err := daemon.Load[Config]()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	if c.alone {
+		return c.run(&operator{ctx: ctx, cfg: cfg, in: in, out: out}, o, args)
+	}
 	js, err := dial(cfg)
 	if err != nil {
 		return err
 	}
 	defer js.Conn().Close()
-	op := &operator{ctx: ctx, cfg: cfg, js: js, store: state.New(js, nil), in: in, out: out}
-	if f, ok := in.(*os.File); ok {
-		info, err := f.Stat()
-		op.tty = err == nil && info.Mode()&os.ModeCharDevice != 0
+	op := &operator{ctx: ctx, cfg: cfg, js: js, store: state.New(js, nil), in: in, out: out, tty: terminal(in)}
+	if terminal(errOut) {
+		op.progress = progress{out: errOut, since: time.Now()}
 	}
+	defer op.progress.clear()
 	return c.run(op, o, args)
+}
+
+// terminal says whether a stream is one.
+func terminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// A progress is a line on a terminal that says how far a command is, from its second
+// second on. The zero progress says nothing.
+type progress struct {
+	out   io.Writer
+	since time.Time
+	shown bool
+}
+
+func (p *progress) show(what string, done, of uint64) {
+	if p.out == nil || time.Since(p.since) < time.Second {
+		return
+	}
+	p.shown = true
+	_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s: %d of %d", what, done, of)
+}
+
+// clear takes the line away.
+func (p *progress) clear() {
+	if p.shown {
+		_, _ = fmt.Fprint(p.out, "\r\x1b[K")
+		p.shown = false
+	}
 }
 
 // dial connects as the operator, and does not wait for a server that is not there.
