@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -39,21 +40,20 @@ func (l *Loop) blocked(ctx context.Context, m contracts.Message, o *outcome.Erro
 // mend closes the incidents that the successes of a batch have mended: that of a gate
 // which was closed, by this process or another, and those of messages that failed
 // before. (A fold closes the latter in its own commit.)
-func (l *Loop) mend(ctx context.Context, batch []delivery, errs []error, unblocked bool) {
+func (l *Loop) mend(ctx context.Context, msgs []contracts.Message, errs []error, unblocked bool) error {
 	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
 	defer cancel()
 	var index contracts.IncidentIndex
 	if _, err := l.store.Get(ctx, contracts.KeyIncidentIndex, &index); err != nil {
-		l.log.Warn("open incidents not looked at", "reason", err.Error())
-		return
+		return fmt.Errorf("looking at the open incidents: %w", err)
 	}
 	if len(index.Open) == 0 {
-		return
+		return nil
 	}
 	var mended []contracts.Message
-	for i, d := range batch {
-		if errs[i] == nil && incident.Concerns(index, l.name, d.msg) {
-			mended = append(mended, d.msg)
+	for i, m := range msgs {
+		if errs[i] == nil && incident.Concerns(index, l.name, m) {
+			mended = append(mended, m)
 		}
 	}
 	now := time.Now()
@@ -69,6 +69,7 @@ func (l *Loop) mend(ctx context.Context, batch []delivery, errs []error, unblock
 		return incident.Unblocked(tx, l.name, now)
 	})
 	if err != nil {
-		l.log.Warn("incident not closed", "reason", err.Error())
+		return fmt.Errorf("closing incidents: %w", err)
 	}
+	return nil
 }

@@ -321,7 +321,7 @@ func (l *Loop) handle(ctx, work context.Context, batch []delivery) {
 	errs := l.guarded(work, msgs)
 	l.o.Metrics.took.WithLabelValues(l.name).Observe(time.Since(start).Seconds())
 	l.o.Metrics.batch.WithLabelValues(l.name).Observe(float64(len(batch)))
-	l.judge(work, batch, errs)
+	l.judge(work, msgs, errs)
 	for i, d := range batch {
 		l.forget(d)
 		l.settle(work, d, errs[i])
@@ -333,19 +333,22 @@ func (l *Loop) handle(ctx, work context.Context, batch []delivery) {
 
 // judge opens or closes the gate by what a batch met, and closes the incidents that it
 // has mended.
-func (l *Loop) judge(ctx context.Context, batch []delivery, errs []error) {
+func (l *Loop) judge(ctx context.Context, msgs []contracts.Message, errs []error) {
 	succeeded := slices.Contains(errs, nil)
 	refused := slices.IndexFunc(errs, func(err error) bool { return err != nil && outcome.Of(err).Kind == outcome.KindBlocked })
 	l.gateMu.Lock()
 	switch {
 	case refused >= 0:
-		l.blocked(ctx, batch[refused].msg, outcome.Of(errs[refused]))
+		l.blocked(ctx, msgs[refused], outcome.Of(errs[refused]))
 	case succeeded:
 		l.gate.pause = 0
 	}
 	l.gateMu.Unlock()
-	if succeeded {
-		l.mend(ctx, batch, errs, refused < 0)
+	if !succeeded {
+		return
+	}
+	if err := l.mend(ctx, msgs, errs, refused < 0); err != nil {
+		l.log.Warn("open incidents stay as they are", "reason", err.Error())
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"leadpipe/contracts"
 	"leadpipe/internal/consent"
@@ -22,12 +23,13 @@ type shell struct {
 	t *testing.T
 	*natstest.Server
 	store *state.Store
+	edge  jetstream.JetStream
 }
 
 func newShell(t *testing.T) *shell {
 	s := natstest.New(t, natstest.LazySync)
 	t.Setenv("NATS_URL", s.URL("consumers")) // the command puts its own user in
-	return &shell{t, s, state.New(s.JetStream("consumers"), nil)}
+	return &shell{t, s, state.New(s.JetStream("consumers"), nil), s.JetStream("edge")}
 }
 
 // run gives the exit code and what was printed.

@@ -72,7 +72,7 @@ type operator struct {
 
 // commands is the table of all that there are.
 func commands() []command {
-	return append(consentCommands(), traceCommand())
+	return append(consentCommands(), traceCommand(), replayCommand())
 }
 
 // errUsage is a wrong call: exit code 2. errSaid is a failure that the command has

@@ -72,10 +72,20 @@ func (p *parts) close() {
 
 // start builds a row's handler and runs its loop in g.
 func (p *parts) start(ctx context.Context, g *errgroup.Group, r row) error {
+	loop, err := p.loop(ctx, g, r)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return loop.Run(ctx) })
+	return nil
+}
+
+// loop builds a row's handler and its loop. What the handler does beside runs in g.
+func (p *parts) loop(ctx context.Context, g *errgroup.Group, r row) (*bus.Loop, error) {
 	store := p.store(r.durable)
 	handle, err := r.handler(p, ctx, g, store)
 	if err != nil {
-		return fmt.Errorf("%s: %w", r.durable, err)
+		return nil, fmt.Errorf("%s: %w", r.durable, err)
 	}
 	o := bus.Options{
 		Stream: r.stream, Durable: r.durable, Handle: handle, Max: r.max, Gather: r.gather, Workers: r.workers,
@@ -84,12 +94,7 @@ func (p *parts) start(ctx context.Context, g *errgroup.Group, r row) error {
 	if r.durable == contracts.Sheets {
 		o.Group, o.Gather = contracts.Sheets, p.cfg.SheetsGather // one writer at a time
 	}
-	loop, err := bus.NewLoop(p.js, o)
-	if err != nil {
-		return err
-	}
-	g.Go(func() error { return loop.Run(ctx) })
-	return nil
+	return bus.NewLoop(p.js, o)
 }
 
 func (p *parts) billing(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
