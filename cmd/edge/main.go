@@ -1,14 +1,12 @@
 // The edge receives the webhooks of Stripe, Meta and Twilio, verifies them and stores
 // them in JetStream; see internal/edge. Without NATS_URL it also runs the NATS server.
+// `edge check` tries the configuration.
 package main
 
 import (
 	"os"
 
-	"leadpipe/internal/daemon"
 	"leadpipe/internal/daemon/edged"
 )
 
-func main() {
-	os.Exit(daemon.Main("edge: receives webhooks, verifies them, stores them in JetStream, answers", os.Args[1:], edged.Run))
-}
+func main() { os.Exit(edged.Main(os.Args[1:])) }

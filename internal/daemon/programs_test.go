@@ -8,7 +8,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"leadpipe/internal/daemon"
 	"leadpipe/internal/daemon/consumersd"
 	"leadpipe/internal/daemon/edged"
 )
@@ -16,7 +15,7 @@ import (
 // TestMain lets the scripts run the two programs as processes of their own.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"edge":      func() { os.Exit(daemon.Main("edge", os.Args[1:], edged.Run)) },
+		"edge":      func() { os.Exit(edged.Main(os.Args[1:])) },
 		"consumers": func() { os.Exit(consumersd.Main(os.Args[1:])) },
 	})
 }

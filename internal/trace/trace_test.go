@@ -60,7 +60,7 @@ func TestStoryOfThePersonOfTheExamples(t *testing.T) {
 	if err := s.Demo(t.Context(), &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	nc, err := nats.Connect(s.NATS.UserURL("consumers"))
+	nc, err := nats.Connect(s.NATS.UserURL("consumers"), nats.CustomInboxPrefix("_INBOX.consumers"))
 	if err != nil {
 		t.Fatal(err)
 	}

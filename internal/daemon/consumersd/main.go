@@ -28,7 +28,10 @@ consumers COMMAND …: what an operator does; consumers COMMAND -h says how. Com
 // Main is the whole program: the durables, or one of the operator's commands. It returns
 // the exit code: of a command 0 when it is done, 1 when not, 2 when wrongly called.
 func Main(args []string) int {
-	var names []string
+	if len(args) > 0 && args[0] == "check" {
+		return check(args[1:], os.Stdout, os.Stderr)
+	}
+	names := []string{"check"}
 	for _, c := range commands() {
 		if len(args) > 0 && args[0] == c.name {
 			return c.main(args[1:], os.Stdin, os.Stdout, os.Stderr)
@@ -46,8 +49,6 @@ type command struct {
 	count int // of arguments
 	flags func(*flag.FlagSet, *options)
 	run   func(*operator, options, []string) error
-	// alone: it is run without a connection, which it makes itself.
-	alone bool
 }
 
 // options are the flags that commands have, each those that it declares.
@@ -96,11 +97,7 @@ func (c command) main(args []string, in io.Reader, out, errOut io.Writer) int {
 		_, _ = fmt.Fprintf(out, "consumers %s %s\n\n%s\n\nFlags:\n", c.name, c.args, c.does)
 		set.SetOutput(out)
 		set.PrintDefaults()
-		as := "connects as the user operator"
-		if c.alone {
-			as = "connects as the program does"
-		}
-		_, _ = fmt.Fprintf(out, "\nIt reads the same environment as the program (consumers -h) and %s.\n", as)
+		_, _ = fmt.Fprintln(out, "\nIt reads the same environment as the program (consumers -h) and connects as the user operator.")
 		return 0
 	case err != nil, len(rest) != c.count:
 		if err == nil {
@@ -143,9 +140,6 @@ func (c command) start(o options, args []string, in io.Reader, out, errOut io.Wr
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if c.alone {
-		return c.run(&operator{ctx: ctx, cfg: cfg, in: in, out: out}, o, args)
-	}
 	js, err := dial(cfg)
 	if err != nil {
 		return err

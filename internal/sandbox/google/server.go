@@ -46,6 +46,8 @@ type Options struct {
 	Spreadsheets []string
 	// NotShared are the ids of spreadsheets that exist and answer 403.
 	NotShared []string
+	// ReadOnly are the ids of those that are shared for reading: writes answer 403.
+	ReadOnly []string
 
 	// ReadsPerMinute and WritesPerMinute are the calls allowed in any 60 s: 0 is 60 as
 	// at Google, Unlimited none. Refused calls do not count.
@@ -366,7 +368,7 @@ func (s *Server) answer(m method, id string, r request, authorization string, fa
 	if s.opt.BeforeEach != nil {
 		s.opt.BeforeEach(m.name)
 	}
-	v, err := s.carryOut(id, do)
+	v, err := s.carryOut(id, m.write, do)
 	if s.opt.AfterEach != nil {
 		s.opt.AfterEach(m.name)
 	}
@@ -386,10 +388,10 @@ func (s *Server) answer(m method, id string, r request, authorization string, fa
 	return json.Marshal(fields.keep(all))
 }
 
-func (s *Server) carryOut(id string, do apply) (any, error) {
+func (s *Server) carryOut(id string, write bool, do apply) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.opt.NotShared, id) {
+	if slices.Contains(s.opt.NotShared, id) || write && slices.Contains(s.opt.ReadOnly, id) {
 		return nil, &problem{Code: http.StatusForbidden, Message: "The caller does not have permission", Status: "PERMISSION_DENIED"}
 	}
 	b := s.books[id]

@@ -159,7 +159,7 @@ func TestRefusals(t *testing.T) {
 		"unknown field": {"/v26.0/1?fields=id,phone&" + proof, token, 400, 100, 0},
 		"no node":       {"/v26.0/?" + proof, token, 400, 2500, 0},
 		"unknown path":  {"/1", token, 404, 2500, 0},
-		"not a lead id": {"/v26.0/me?" + proof, token, 404, 2500, 0},
+		"not a lead id": {"/v26.0/nobody?" + proof, token, 404, 2500, 0},
 	}
 	for name, c := range cases {
 		status, body, _ := get(t, base+c.path, c.token)

@@ -28,6 +28,8 @@ type Options struct {
 	MinLatency, MaxLatency time.Duration
 	// Fault picks a fault for one call; nil or "" is none. SetFault outweighs it.
 	Fault func(Call) Fault
+	// What the token is: by default that of a page, which never ends and may read leads.
+	About About
 	// RegainMinutes is what the usage header of a rate limit says to wait. Default 1.
 	RegainMinutes int
 	// Seed makes latencies and trace ids repeatable; 0 takes a random one.
@@ -183,6 +185,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		call.IDs = []string{path[1]}
 	} else if ids := q.Get("ids"); ids != "" {
 		call.IDs = strings.Split(ids, ",")
+	}
+	if about := tokenPaths.FindStringSubmatch(r.URL.Path); about != nil && r.Method == http.MethodGet {
+		s.about(w, r, about[1])
+		return
 	}
 	fault, wait := s.begin(call)
 	if wait > 0 {

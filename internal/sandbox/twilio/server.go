@@ -72,6 +72,12 @@ type Options struct {
 	// Redact keeps no text's words, as with message redaction.
 	Redact bool
 
+	// Status is the account's, default "active". Numbers are its numbers, and Services its
+	// messaging services, of which by default there is every one.
+	Status   string
+	Numbers  []Number
+	Services []string
+
 	// Rate is how many sends a second are taken before HTTP 429 with 20429; Burst how
 	// many at once (at least 1). 0: no limit.
 	Rate  float64
@@ -233,6 +239,7 @@ func New(opt Options) (*Server, error) {
 	s.mux.HandleFunc("GET "+messages, s.serve(List, s.list))
 	s.mux.HandleFunc("GET "+message, s.serve(Fetch, s.fetch))
 	s.mux.HandleFunc("POST "+bulk, s.serve(Consents, s.upsertConsents))
+	s.serveAccount()
 	for _, path := range []string{messages, message, bulk} {
 		s.mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			write(w, refuse(http.StatusMethodNotAllowed, 20004, "method not allowed"))

@@ -1,0 +1,54 @@
+package sheets
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"google.golang.org/api/googleapi"
+	api "google.golang.org/api/sheets/v4"
+
+	"leadpipe/internal/outcome"
+)
+
+// A Look is what a spreadsheet is, as far as it can be seen without changing it.
+type Look struct {
+	Title    string
+	TimeZone string
+	// Editable: a write of no cell at all was taken. Unsure: Google did not take such a
+	// write for one, so whether there is the right is not known.
+	Editable, Unsure bool
+}
+
+// LookAt asks Google for a spreadsheet and whether it may be edited. Its errors are
+// outcomes, as of classify.
+func LookAt(ctx context.Context, opt Options) (Look, error) {
+	svc, err := service(ctx, opt)
+	if err != nil {
+		return Look{}, outcome.Permanent(outcome.Malformed, err)
+	}
+	c := newClient(svc, opt)
+	var l Look
+	err = c.call(ctx, c.reads, "spreadsheets.get", func(ctx context.Context) error {
+		r, err := svc.Spreadsheets.Get(opt.SpreadsheetID).Fields("properties(title,timeZone)").Context(ctx).Do()
+		if err == nil && r.Properties != nil {
+			l.Title, l.TimeZone = r.Properties.Title, r.Properties.TimeZone
+		}
+		return err
+	})
+	if err != nil {
+		return l, err
+	}
+	_, err = svc.Spreadsheets.Values.BatchUpdate(opt.SpreadsheetID, &api.BatchUpdateValuesRequest{ValueInputOption: "RAW"}).Context(ctx).Do()
+	var said *googleapi.Error
+	switch {
+	case err == nil:
+		l.Editable = true
+	case errors.As(err, &said) && said.Code == http.StatusForbidden:
+	case errors.As(err, &said) && said.Code == http.StatusBadRequest:
+		l.Unsure = true
+	default:
+		return l, classify("values.batchUpdate", err, c.now())
+	}
+	return l, nil
+}
