@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 )
 
 // NATS is the part of the configuration that both programs share.
@@ -32,11 +34,21 @@ func (n NATS) Validate() error {
 		if err != nil || n.URL != "" && (parsed.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, parsed.Scheme)) {
 			return errors.New("NATS_URL: not a URL such as nats://user:pass@host:4222")
 		}
-	}
-	if n.Creds != "" {
-		if _, err := os.Stat(n.Creds); err != nil {
-			return fmt.Errorf("NATS_CREDS: %w", errors.Unwrap(err))
+		if port := parsed.Port(); port != "" {
+			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+				return errors.New("NATS_URL: a port is not one")
+			}
 		}
+	}
+	if n.Creds == "" {
+		return nil
+	}
+	text, err := os.ReadFile(n.Creds)
+	if err != nil {
+		return fmt.Errorf("NATS_CREDS: %w", errors.Unwrap(err))
+	}
+	if _, err := nkeys.ParseDecoratedUserNKey(text); err != nil {
+		return errors.New("NATS_CREDS: the file holds no user's key, as nsc writes it")
 	}
 	return nil
 }

@@ -2,8 +2,13 @@ package sheets
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
 
 	"google.golang.org/api/googleapi"
 	api "google.golang.org/api/sheets/v4"
@@ -51,4 +56,34 @@ func LookAt(ctx context.Context, opt Options) (Look, error) {
 		return l, classify("values.batchUpdate", err, c.now())
 	}
 	return l, nil
+}
+
+// CheckCredentials says whether a file is a service account's key. Its errors say nothing
+// of what is in it.
+func CheckCredentials(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("the service account's file: %w", errors.Unwrap(err))
+	}
+	var account struct {
+		Type  string `json:"type"`
+		Email string `json:"client_email"`
+		Key   string `json:"private_key"`
+	}
+	switch {
+	case json.Unmarshal(text, &account) != nil:
+		return errors.New("the file is not JSON, as Google's console makes it")
+	case account.Type != "service_account":
+		return errors.New("the file is not that of a service account")
+	}
+	block, _ := pem.Decode([]byte(account.Key))
+	if block == nil || account.Email == "" {
+		return errors.New("the service account's file lacks its key or its address")
+	}
+	if _, err := x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
+		if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+			return errors.New("the key in the service account's file is not readable")
+		}
+	}
+	return nil
 }

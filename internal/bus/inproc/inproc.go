@@ -52,36 +52,9 @@ type Server struct {
 // (ErrDevelopmentPasswords). Other errors name the variable that can't be right, and
 // hold no password.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	opts, passwords, guessable, err := configuration(o.ConfigFile)
+	opts, passwords, err := prepare(o)
 	if err != nil {
 		return nil, err
-	}
-	opts.NoSigs = true
-	if o.StoreDir != "" {
-		opts.StoreDir = o.StoreDir
-	}
-	if o.Port != 0 {
-		opts.Port = o.Port
-	}
-	if !o.Monitoring {
-		opts.HTTPPort, opts.HTTPHost = 0, ""
-	}
-	if o.Adjust != nil {
-		o.Adjust(opts)
-	}
-	if guessable && !loopback(opts.Host) {
-		return nil, ErrDevelopmentPasswords
-	}
-	if err := writable(opts.StoreDir); err != nil {
-		return nil, fmt.Errorf("NATS_STORE_DIR: %w", err)
-	}
-	if opts.Port > 0 {
-		// The server would log this and stay half up; say it in one line instead.
-		l, err := net.Listen("tcp", net.JoinHostPort(opts.Host, fmt.Sprint(opts.Port)))
-		if err != nil {
-			return nil, fmt.Errorf("starting the NATS server (set NATS_URL to use one that runs already): %w", err)
-		}
-		_ = l.Close()
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
@@ -105,6 +78,49 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("the NATS server could not open its store %s", opts.StoreDir)
 	}
 	return s, nil
+}
+
+// Try finds what Start would stumble over, and starts nothing: the file, the passwords,
+// the port, the store's directory, which it makes.
+func Try(o Options) error {
+	_, _, err := prepare(o)
+	return err
+}
+
+// prepare reads the configuration and tries what it names.
+func prepare(o Options) (opts *server.Options, passwords map[string]string, err error) {
+	opts, passwords, guessable, err := configuration(o.ConfigFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	opts.NoSigs = true
+	if o.StoreDir != "" {
+		opts.StoreDir = o.StoreDir
+	}
+	if o.Port != 0 {
+		opts.Port = o.Port
+	}
+	if !o.Monitoring {
+		opts.HTTPPort, opts.HTTPHost = 0, ""
+	}
+	if o.Adjust != nil {
+		o.Adjust(opts)
+	}
+	if guessable && !loopback(opts.Host) {
+		return nil, nil, ErrDevelopmentPasswords
+	}
+	if opts.Port > 0 {
+		// The server would log this and stay half up; say it in one line instead.
+		l, err := net.Listen("tcp", net.JoinHostPort(opts.Host, fmt.Sprint(opts.Port)))
+		if err != nil {
+			return nil, nil, fmt.Errorf("starting the NATS server (set NATS_URL to use one that runs already): %w", err)
+		}
+		_ = l.Close()
+	}
+	if err := writable(opts.StoreDir); err != nil {
+		return nil, nil, fmt.Errorf("NATS_STORE_DIR: %w", err)
+	}
+	return opts, passwords, nil
 }
 
 // configuration reads nats.conf. The file takes passwords from the environment, where

@@ -17,6 +17,7 @@ import (
 	"leadpipe/internal/daemon"
 	"leadpipe/internal/leads"
 	"leadpipe/internal/optouts"
+	"leadpipe/internal/sheets"
 	"leadpipe/internal/sms"
 )
 
@@ -88,6 +89,10 @@ func (c Config) Validate() error {
 	if c.SheetsCredentials != "" {
 		if _, err := os.Stat(c.SheetsCredentials); err != nil {
 			errs = append(errs, fmt.Errorf("GOOGLE_APPLICATION_CREDENTIALS: %w", errors.Unwrap(err)))
+		} else if c.SheetsID != "" { // else other programs of this machine may mean something else by it
+			if err := sheets.CheckCredentials(c.SheetsCredentials); err != nil {
+				errs = append(errs, fmt.Errorf("GOOGLE_APPLICATION_CREDENTIALS: %w", err))
+			}
 		}
 	}
 	if _, _, err := net.SplitHostPort(c.Metrics); err != nil {

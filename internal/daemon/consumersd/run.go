@@ -31,10 +31,26 @@ const defaultURL = "nats://127.0.0.1:4222"
 // Run is the consumers program from configuration to drained: all durables, or those
 // named. It returns nil after ctx has ended and work in hand is done.
 func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) error {
-	log.Info("configuration", daemon.Effective(cfg)...)
-	chosen, err := choose(cfg, names, log)
+	// What can be wrong is tried before anything is started or said.
+	chosen, without, err := choose(cfg, names)
 	if err != nil {
 		return err
+	}
+	listener, err := net.Listen("tcp", cfg.Metrics)
+	if err != nil {
+		return fmt.Errorf("METRICS_ADDR: %w", err)
+	}
+	defer func() { _ = listener.Close() }() // unless the server has
+	page, err := listenConsole(cfg, log)
+	if err != nil {
+		return err
+	}
+	if page != nil {
+		defer func() { _ = page.Close() }()
+	}
+	log.Info("configuration", daemon.Effective(cfg)...)
+	for _, w := range without {
+		log.Warn("consumer not started", "durable", w.durable, "reason", w.reason)
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -51,18 +67,10 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	listener, err := net.Listen("tcp", cfg.Metrics)
-	if err != nil {
-		return fmt.Errorf("METRICS_ADDR: %w", err)
-	}
-	page, err := listenConsole(cfg, log)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
 	if page != nil {
 		stop, err := serveConsole(ctx, cfg, js, page, log)
 		if err != nil {
-			return errors.Join(err, listener.Close())
+			return err
 		}
 		defer stop()
 	}
@@ -112,9 +120,12 @@ func names2(rows []row) string {
 	return strings.Join(out, " ")
 }
 
-// choose picks the rows to run. One that is named and not configured is an error; one
-// that is merely not configured is left out, and the log says why.
-func choose(cfg Config, names []string, log *slog.Logger) ([]row, error) {
+// An unstarted durable is one that is not configured.
+type unstarted struct{ durable, reason string }
+
+// choose picks the rows to run, and says which are left out since they are not
+// configured. That none is left to run is an error.
+func choose(cfg Config, names []string) (chosen []row, without []unstarted, err error) {
 	known := table()
 	for _, n := range names {
 		if !slices.ContainsFunc(known, func(r row) bool { return r.durable == n }) {
@@ -122,26 +133,26 @@ func choose(cfg Config, names []string, log *slog.Logger) ([]row, error) {
 			for _, r := range known {
 				all = append(all, r.durable)
 			}
-			return nil, fmt.Errorf("no consumer is called %q; there are %s", n, strings.Join(all, ", "))
+			return nil, nil, fmt.Errorf("no consumer is called %q; there are %s", n, strings.Join(all, ", "))
 		}
 	}
 	missing := cfg.missing()
-	var chosen []row
+	var reasons []string
 	for _, r := range known {
-		named := slices.Contains(names, r.durable)
-		if len(names) > 0 && !named {
+		if len(names) > 0 && !slices.Contains(names, r.durable) {
 			continue
 		}
 		if why, ok := missing[r.durable]; ok {
-			log.Warn("consumer not started", "durable", r.durable, "reason", why)
+			without = append(without, unstarted{r.durable, why})
+			reasons = append(reasons, r.durable+": "+why)
 			continue
 		}
 		chosen = append(chosen, r)
 	}
 	if len(chosen) == 0 {
-		return nil, errors.New("nothing to run: no provider of the chosen consumers is configured, -h lists the variables")
+		return nil, nil, fmt.Errorf("nothing to run: %s; -h lists the variables", strings.Join(reasons, ", "))
 	}
-	return chosen, nil
+	return chosen, without, nil
 }
 
 // Without names every durable but those given, for Run.

@@ -36,13 +36,30 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	if len(args) > 0 {
 		return fmt.Errorf("edge takes no arguments: %q", args[0])
 	}
+	// What can be wrong is tried before anything is started or said. Whoever connects
+	// meanwhile waits until the edge serves.
+	providers, err := verifiers(cfg)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("EDGE_ADDR: %w", err)
+	}
+	defer func() { _ = listener.Close() }() // unless the server has
+	own := inproc.Options{ConfigFile: cfg.Conf, StoreDir: cfg.StoreDir, Monitoring: true}
+	if cfg.URL == "" {
+		if err := inproc.Try(own); err != nil {
+			return err
+		}
+	}
 	log.Info("configuration", daemon.Effective(cfg)...)
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
 	url, auth := cfg.URL, cfg.Auth("edge", cfg.EdgePassword, cfg.URL)
 	if url == "" {
-		srv, err := inproc.Start(ctx, inproc.Options{ConfigFile: cfg.Conf, StoreDir: cfg.StoreDir, Monitoring: true})
+		srv, err := inproc.Start(ctx, own)
 		if err != nil {
 			return err
 		}
@@ -59,13 +76,9 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	}
 	defer js.Conn().Close()
 
-	e, err := build(cfg, js, log)
+	e, err := build(cfg, providers, js, log)
 	if err != nil {
 		return err
-	}
-	listener, err := net.Listen("tcp", cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("EDGE_ADDR: %w", err)
 	}
 	server := &http.Server{
 		Handler:           e,
@@ -98,38 +111,40 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	return nil
 }
 
-// build makes the HTTP side, with a route for every provider whose secret is set.
-func build(cfg Config, js jetstream.JetStream, log *slog.Logger) (*edge.Edge, error) {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	publisher := bus.NewPublisher(js)
-	o := edge.Options{
-		Publisher: publisher, PublishTimeout: cfg.PublishTimeout, Log: log,
-		Registerer: reg, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
-		Ready: func(ctx context.Context) error {
-			stream, err := js.Stream(ctx, contracts.StreamWebhooks)
-			if err != nil {
-				return fmt.Errorf("asking for the WEBHOOKS stream: %w", err)
-			}
-			return errors.Join(bus.Ready(stream.CachedInfo()), publisher.Refused())
-		},
-	}
-	var err error
+// verifiers makes what verifies the webhooks of each provider whose secret is set.
+func verifiers(cfg Config) (o edge.Options, err error) {
 	if len(cfg.StripeSecrets) > 0 {
 		if o.Stripe, err = stripe.New(cfg.StripeSecrets.Strings(), cfg.StripeTolerance); err != nil {
-			return nil, err
+			return o, fmt.Errorf("STRIPE_WEBHOOK_SECRET, STRIPE_TOLERANCE: %w", err)
 		}
 	}
 	if len(cfg.FacebookSecrets) > 0 {
 		if o.Facebook, err = facebook.New(cfg.FacebookSecrets.Strings(), string(cfg.FacebookVerify)); err != nil {
-			return nil, err
+			return o, fmt.Errorf("FACEBOOK_APP_SECRET, FACEBOOK_VERIFY_TOKEN: %w", err)
 		}
 	}
 	if len(cfg.TwilioTokens) > 0 {
 		if o.Twilio, err = twilio.New(twilio.Options{Tokens: cfg.TwilioTokens.Strings(), Account: cfg.TwilioAccount,
 			PublicURL: cfg.PublicURL, Region: cfg.Region}); err != nil {
-			return nil, err
+			return o, fmt.Errorf("TWILIO_AUTH_TOKEN, PUBLIC_URL: %w", err)
 		}
+	}
+	return o, nil
+}
+
+// build makes the HTTP side, with a route for every provider that there is.
+func build(cfg Config, o edge.Options, js jetstream.JetStream, log *slog.Logger) (*edge.Edge, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	publisher := bus.NewPublisher(js)
+	o.Publisher, o.PublishTimeout, o.Log = publisher, cfg.PublishTimeout, log
+	o.Registerer, o.Metrics = reg, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	o.Ready = func(ctx context.Context) error {
+		stream, err := js.Stream(ctx, contracts.StreamWebhooks)
+		if err != nil {
+			return fmt.Errorf("asking for the WEBHOOKS stream: %w", err)
+		}
+		return errors.Join(bus.Ready(stream.CachedInfo()), publisher.Refused())
 	}
 	log.Info("providers", "stripe", o.Stripe != nil, "facebook", o.Facebook != nil, "twilio", o.Twilio != nil)
 	return edge.New(o)
