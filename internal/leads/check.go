@@ -112,14 +112,14 @@ func (g *Graph) ask(ctx context.Context, path string, query url.Values, token st
 		} `json:"error"`
 	}
 	if json.Unmarshal(body, &answer) != nil && resp.StatusCode == http.StatusOK {
-		return outcome.Temporary(outcome.Malformed, errors.New("Graph's answer is not readable"))
+		return outcome.Temporary(outcome.Malformed, errors.New("no readable answer of Graph's"))
 	}
 	if resp.StatusCode != http.StatusOK || answer.Error.Code != 0 {
 		kind, reason, advice := judge(resp.StatusCode, answer.Error.Code, answer.Error.Subcode)
 		return &outcome.Error{Kind: kind, Reason: reason, Err: errors.New(advice + " (code " + strconv.Itoa(answer.Error.Code) + ")")}
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return outcome.Temporary(outcome.Malformed, errors.New("Graph's answer is not readable"))
+		return outcome.Temporary(outcome.Malformed, errors.New("no readable answer of Graph's"))
 	}
 	return nil
 }
