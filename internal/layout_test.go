@@ -43,6 +43,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	}
 	rules := []rule{
 		{"contracts", []string{"internal", "streams", "github.com", "golang.org", "google.golang.org"}},
+		{"internal/freeport", []string{"internal", "contracts", "github.com"}},
 		{"internal/outcome", []string{"contracts", "streams", "github.com", "golang.org"}},
 		{"internal/webhook/stripe", append([]string{bus, edge, "internal/state", "github.com/nats-io"}, domains...)},
 		{"internal/webhook/facebook", append([]string{bus, edge, "internal/state", "github.com/nats-io"}, domains...)},

@@ -61,7 +61,7 @@ func New(tb testing.TB, opts ...Option) *Server {
 	s.ports = make([]int, s.opt.nodes)
 	if s.opt.nodes > 1 {
 		for i := range s.Nodes {
-			s.ports[i] = freePort(tb)
+			s.ports[i] = Port(tb)
 		}
 	}
 	for i := range s.Nodes {
@@ -86,7 +86,7 @@ func New(tb testing.TB, opts ...Option) *Server {
 // Start starts node i again, on its old store and port.
 func (s *Server) Start(i int) {
 	s.tb.Helper()
-	port := -1
+	port := Port(s.tb)     // may be needed again: the system gives a port of its own choice to others meanwhile
 	if s.Nodes[i] != nil { // it ran before: clients look for it where it was
 		u, err := url.Parse(s.Nodes[i].URL())
 		if err != nil {

@@ -1,17 +1,24 @@
 package natstest
 
 import (
-	"net"
+	"fmt"
 	"testing"
+
+	"leadpipe/internal/freeport"
 )
 
-// freePort asks the system for a port that nobody listens on.
-func freePort(tb testing.TB) int {
+// Port gives a port on which nobody listens, for a program that has to be told one.
+func Port(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Port()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
+}
+
+// Addr gives such a port as an address of this machine.
+func Addr(tb testing.TB) string {
+	tb.Helper()
+	return fmt.Sprint("127.0.0.1:", Port(tb))
 }

@@ -5,7 +5,6 @@ package sandbox_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -57,14 +56,7 @@ func TestBrowserUnderLoad(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := natstest.Addr(t)
 	run := func(console string) int {
 		cmd := exec.Command(bin, "billing")
 		cmd.Env = append(os.Environ(), "NATS_URL="+server.URL("consumers"), "METRICS_ADDR=127.0.0.1:0", "CONSOLE_ADDR="+console)

@@ -3,7 +3,6 @@ package sandbox_test
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/url"
 	"os/exec"
@@ -11,20 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"leadpipe/internal/natstest"
 	"leadpipe/internal/sandbox"
 )
 
 // serve starts the page of a sandbox and gives its URL.
 func serve(t *testing.T, s *sandbox.Sandbox) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := natstest.Addr(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Page(ctx, addr) }()

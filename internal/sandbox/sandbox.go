@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"leadpipe/internal/daemon"
 	"leadpipe/internal/daemon/consumersd"
 	"leadpipe/internal/daemon/edged"
+	"leadpipe/internal/freeport"
 	"leadpipe/internal/sandbox/google"
 	"leadpipe/internal/sandbox/meta"
 	"leadpipe/internal/sandbox/twilio"
@@ -203,7 +203,9 @@ func (s *Sandbox) vendors(addrs [3]string, o Options) (graphURL, twilioURL, goog
 	urls := [3]string{}
 	for i, v := range []*vendor{{name: "Meta", h: s.Meta}, {name: "Twilio", h: s.Twilio}, {name: "Google", h: s.Google}} {
 		if v.addr = addrs[i]; v.addr == "" {
-			v.addr = "127.0.0.1:0"
+			if v.addr, err = freeAddr("127.0.0.1:0"); err != nil {
+				return "", "", "", err
+			}
 		}
 		if err := v.up(); err != nil {
 			return "", "", "", err
@@ -305,13 +307,10 @@ func (s *Sandbox) Close() error {
 
 // freeAddr fills in a free port where the address has port 0.
 func freeAddr(addr string) (string, error) {
-	if !strings.HasSuffix(addr, ":0") {
+	host, ok := strings.CutSuffix(addr, ":0")
+	if !ok {
 		return addr, nil
 	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
+	port, err := freeport.Port()
+	return fmt.Sprintf("%s:%d", host, port), err
 }

@@ -128,7 +128,7 @@ func TestCheck(t *testing.T) {
 			"ok    Meta: for the pages Atelier (100000000000101), Magasin (100000000000101)"},
 		"another app's secret":   {func(w *world) { w.meta.About.OtherApp = true }, "FAIL  Meta: "},
 		"a wrong app secret":     {func(w *world) { w.env["FACEBOOK_APP_SECRET"] = "hidden4" }, "FAIL  Meta: all our calls are refused"},
-		"meta unwell":            {func(w *world) { w.meta.About.Unreadable = true }, "FAIL  Meta: Graph's answer is not readable"},
+		"meta unwell":            {func(w *world) { w.meta.About.Unreadable = true }, "FAIL  Meta: no readable answer of Graph's"},
 		"no app secret":          {func(w *world) { w.env["FACEBOOK_APP_SECRET"], w.meta.AppSecret = "", "" }, "off   Meta: the token is valid; until when"},
 		"no meta token":          {func(w *world) { w.env["FACEBOOK_PAGE_ACCESS_TOKEN"] = "" }, "off   Meta: leads are not read"},
 		"a twilio token refused": {func(w *world) { w.env["TWILIO_AUTH_TOKEN"] = "hidden5" }, "FAIL  Twilio: account and token are refused"},

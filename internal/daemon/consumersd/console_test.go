@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"leadpipe/internal/daemon"
+	"leadpipe/internal/natstest"
 )
 
 // A second process on one machine has the default address too, and works without a
@@ -50,14 +51,7 @@ func TestConsoleWithoutNATS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.ConsoleAddr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	cfg.ConsoleAddr = natstest.Addr(t)
 	cfg.URL, cfg.Metrics = "nats://consumers:consumers@127.0.0.1:1", "127.0.0.1:0"
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

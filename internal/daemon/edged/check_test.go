@@ -2,7 +2,7 @@ package edged
 
 import (
 	"bytes"
-	"net"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,12 +24,7 @@ func TestCheck(t *testing.T) {
 	if err := os.WriteFile(open, bytes.Replace(text, []byte("host: 127.0.0.1"), []byte("host: 0.0.0.0"), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port on which nobody will answer
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, free, _ := strings.Cut(l.Addr().String(), ":")
-	_ = l.Close()
+	free := fmt.Sprint(natstest.Port(t)) // a port on which nobody will answer
 	quiet := filepath.Join(t.TempDir(), "nats.conf")
 	if err := os.WriteFile(quiet, bytes.Replace(text, []byte("port: 4222"), []byte("port: "+free), 1), 0o600); err != nil {
 		t.Fatal(err)

@@ -30,12 +30,7 @@ func config(t *testing.T) edged.Config {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	addr := natstest.Addr(t)
 	return edged.Config{
 		Addr: addr, PublicURL: "http://" + addr, NATS: daemon.NATS{Replicas: 1}, Conf: file, StoreDir: t.TempDir(),
 		StripeSecrets: daemon.Secrets{"whsec_1"}, StripeTolerance: 5 * time.Minute, PublishTimeout: 2 * time.Second, Region: "FR",
