@@ -25,11 +25,14 @@ type Options struct {
 	Token     string // the page access token
 	AppSecret string // when set, every call must carry the right appsecret_proof
 
-	MinLatency, MaxLatency time.Duration
+	MinLatency, MaxLatency time.Duration // see SetLatency
 	// Fault picks a fault for one call; nil or "" is none. SetFault outweighs it.
 	Fault func(Call) Fault
 	// What the token is: by default that of a page, which never ends and may read leads.
 	About About
+	// Unknown are fields that the API does not know, of those that it knows else: another
+	// version's, or such that the token has no right to.
+	Unknown []string
 	// RegainMinutes is what the usage header of a rate limit says to wait. Default 1.
 	RegainMinutes int
 	// Seed makes latencies and trace ids repeatable; 0 takes a random one.
@@ -44,10 +47,19 @@ const (
 	TokenExpired Fault = "token_expired" // code 190, subcode 463
 	AppLimit     Fault = "app_limit"     // code 4
 	UserLimit    Fault = "user_limit"    // code 17
+	OldPageLimit Fault = "page_limit_32" // code 32
+	CustomLimit  Fault = "custom_limit"  // code 613
 	PageLimit    Fault = "page_limit"    // code 80005, with the time to wait in X-Business-Use-Case-Usage
 	Temporary    Fault = "temporary"     // code 2
 	HTML500      Fault = "html_500"      // HTTP 500 with a page of HTML
+	HTML503      Fault = "html_503"      // HTTP 503 with a page of HTML
 	HangUp       Fault = "hang_up"       // the connection closes without an answer
+	Hang         Fault = "hang"          // no answer, for as long as the caller waits
+
+	NotShown    Fault = "not_shown"   // code 100, subcode 33: not there, or not for this token
+	Unsupported Fault = "unsupported" // code 100 without a subcode
+	Forbidden   Fault = "forbidden"   // code 200: a permission is missing
+	NoFields    Fault = "no_fields"   // the lead, without field_data: what a token without leads_retrieval sees
 )
 
 // A Call is one request to the API.
@@ -67,6 +79,7 @@ type Lead struct {
 	FormID      string
 	AdID        string // "" of an organic lead
 	AdgroupID   string // only in the webhook
+	CampaignID  string
 	Fields      []Field
 	Disclaimers []Disclaimer
 	IsOrganic   bool
@@ -91,11 +104,12 @@ type Disclaimer struct {
 type Server struct {
 	opt Options
 
-	mu    sync.Mutex
-	rng   *rand.Rand
-	fault Fault
-	leads map[string]Lead
-	calls []*Call
+	mu     sync.Mutex
+	rng    *rand.Rand
+	fault  Fault
+	leads  map[string]Lead
+	faulty map[string]Fault // by lead
+	calls  []*Call
 }
 
 // New takes no address: serve the result with net/http. An error means that Options
@@ -113,7 +127,7 @@ func New(opt Options) (*Server, error) {
 	if opt.RegainMinutes == 0 {
 		opt.RegainMinutes = 1
 	}
-	return &Server{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0)), leads: map[string]Lead{}}, nil
+	return &Server{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0)), leads: map[string]Lead{}, faulty: map[string]Fault{}}, nil
 }
 
 // AddLead makes a lead readable, or replaces it.
@@ -128,6 +142,21 @@ func (s *Server) SetFault(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = f
+}
+
+// SetFaultOf makes every call for a lead meet a fault from now on; "" ends it. SetFault
+// outweighs it.
+func (s *Server) SetFaultOf(id string, f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faulty[id] = f
+}
+
+// SetLatency is how long calls take from now on, drawn between the two.
+func (s *Server) SetLatency(least, most time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opt.MinLatency, s.opt.MaxLatency = least, most
 }
 
 // Calls are the requests that began, oldest first.
@@ -163,12 +192,23 @@ func bad(code, subcode int, message string) *problem {
 	return &problem{status: http.StatusBadRequest, Message: message, Type: "OAuthException", Code: code, Subcode: subcode}
 }
 
+// notShown is Graph's answer for a lead that is not there, or that the token may not see.
+func notShown(id string) *problem {
+	return &problem{status: http.StatusBadRequest, Type: "GraphMethodException", Code: 100, Subcode: 33,
+		Message: "unsupported get request: object with id '" + id + "' does not exist, cannot be loaded due to missing permissions, or does not support this operation"}
+}
+
 var faults = map[Fault]*problem{
 	TokenExpired: bad(190, 463, "error validating access token: the session has expired"),
 	AppLimit:     bad(4, 0, "(#4) application request limit reached"),
 	UserLimit:    bad(17, 2446079, "(#17) user request limit reached"),
+	OldPageLimit: bad(32, 0, "(#32) page request limit reached"),
+	CustomLimit:  bad(613, 0, "(#613) calls to this api have exceeded the rate limit"),
 	PageLimit:    bad(80005, 2446079, "(#80005) too many leadgen calls for this page"),
 	Temporary:    bad(2, 0, "(#2) service temporarily unavailable"),
+	NotShown:     notShown("1"),
+	Unsupported:  bad(100, 0, "(#100) object does not exist, cannot be loaded due to missing permission or reviewable feature, or does not support this operation"),
+	Forbidden:    bad(200, 0, "(#200) requires leads_retrieval permission to manage the object"),
 }
 
 var paths = regexp.MustCompile(`^/v[0-9]+\.[0-9]+(?:/([0-9]+)?)?$`)
@@ -200,10 +240,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case fault == HangUp:
 		panic(http.ErrAbortHandler)
-	case fault == HTML500:
-		s.finish(call, http.StatusInternalServerError, 0)
+	case fault == Hang:
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case fault == HTML500 || fault == HTML503:
+		status := http.StatusInternalServerError
+		if fault == HTML503 {
+			status = http.StatusServiceUnavailable
+		}
+		s.finish(call, status, 0)
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.WriteHeader(http.StatusInternalServerError)
+		w.WriteHeader(status)
 		fmt.Fprint(w, "<!DOCTYPE html><html><body>Sorry, something went wrong.</body></html>\n")
 		return
 	case path == nil:
@@ -214,7 +261,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fail != nil:
 	default:
 		if fail = s.authenticate(r); fail == nil {
-			body, fail = s.read(call.IDs, single, q.Get("fields"))
+			body, fail = s.read(call.IDs, single, q.Get("fields"), fault)
 		}
 	}
 
@@ -244,6 +291,11 @@ func (s *Server) begin(call *Call) (Fault, time.Duration) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, id := range call.IDs {
+		if f := s.faulty[id]; f != "" {
+			call.Fault = f
+		}
+	}
 	if s.fault != "" {
 		call.Fault = s.fault
 	}
@@ -292,7 +344,7 @@ func (s *Server) authenticate(r *http.Request) *problem {
 	return nil
 }
 
-func (s *Server) read(ids []string, single bool, fields string) (any, *problem) {
+func (s *Server) read(ids []string, single bool, fields string, fault Fault) (any, *problem) {
 	switch {
 	case len(ids) == 0:
 		return nil, bad(2500, 0, "no node specified")
@@ -309,10 +361,15 @@ func (s *Server) read(ids []string, single bool, fields string) (any, *problem) 
 	for _, id := range ids {
 		l, ok := s.leads[id]
 		if !ok {
-			return nil, &problem{status: http.StatusBadRequest, Type: "GraphMethodException", Code: 100, Subcode: 33,
-				Message: "unsupported get request: object with id '" + id + "' does not exist or cannot be loaded"}
+			return nil, notShown(id)
 		}
 		object, unknown := l.render(names)
+		if i := slices.IndexFunc(names, func(n string) bool { return slices.Contains(s.opt.Unknown, n) }); i >= 0 {
+			unknown = names[i]
+		}
+		if fault == NoFields {
+			delete(object, "field_data")
+		}
 		if unknown != "" {
 			return nil, bad(100, 0, "(#100) tried accessing nonexisting field ("+unknown+")")
 		}
@@ -350,7 +407,7 @@ func (l Lead) render(names []string) (object map[string]any, unknown string) {
 	all := map[string]any{
 		"id": l.ID, "created_time": l.CreatedTime.UTC().Format(createdTime), "form_id": l.FormID,
 		"field_data": data, "custom_disclaimer_responses": boxes,
-		"ad_id": l.AdID, "is_organic": l.IsOrganic, "platform": l.Platform,
+		"ad_id": l.AdID, "campaign_id": l.CampaignID, "is_organic": l.IsOrganic, "platform": l.Platform,
 	}
 	object = map[string]any{"id": l.ID} // whatever was asked for
 	for _, name := range names {
