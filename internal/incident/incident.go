@@ -61,6 +61,9 @@ type Report struct {
 	Message  contracts.Message // where; without a sequence, a later At is what makes an occurrence a new one
 	Text     string            // one sentence
 	Action   string            // the exact command; empty: the replay of Message
+	// Standing is of a state that lasts, at the time when it was seen: it is not counted
+	// again while its incident is open, and opens it again once it was closed.
+	Standing bool
 }
 
 // An occurrence is a report on its way into a record.
@@ -134,7 +137,7 @@ func counted(tx *state.Tx, i contracts.Incident, o occurrence) (bool, error) {
 	case o.webhook() && i.ID != o.ID:
 		b, _, err := state.Peek[contracts.FailedBlock](tx, contracts.KeyFailed(i.ID, o.Message.Sequence))
 		return bit(b.Seen, o.Message.Sequence), err
-	case o.Message.Sequence != 0:
+	case o.Message.Sequence != 0 && !o.Standing:
 		return i.Seen.Has(o.Message.Sequence), nil
 	}
 	return !o.At.After(i.LastAt) && (i.ID == o.ID || slices.Contains(i.Members, o.ID)), nil
@@ -149,7 +152,7 @@ func count(tx *state.Tx, i contracts.Incident, o occurrence) error {
 	if o.At.Before(i.At) {
 		i.At = o.At
 	}
-	if o.Message.Sequence != 0 && (!o.webhook() || i.ID == o.ID) {
+	if o.Message.Sequence != 0 && !o.Standing && (!o.webhook() || i.ID == o.ID) {
 		i.Seen = i.Seen.With(o.Message.Sequence)
 	}
 	if o.kind == kindMessage {

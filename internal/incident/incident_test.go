@@ -320,3 +320,30 @@ func TestAReasonIsBounded(t *testing.T) {
 		t.Errorf("a reason of %d bytes", len(i.Reason))
 	}
 }
+
+// A state that lasts is one occurrence until it is closed, however often it is seen and
+// whichever message met it; seen again after that, it is another.
+func TestAStateThatLasts(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	see := func(s int, seq uint64) {
+		b.raise(incident.Report{ID: "leads-auth", Consumer: "leads", Reason: outcome.Auth, Severity: contracts.SeverityError, Standing: true,
+			At: day.Add(time.Duration(s) * time.Second), Message: webhook(seq), Text: "the token is refused"})
+	}
+	see(1, 10)
+	before := b.written()
+	see(2, 10)
+	see(3, 11)
+	if n := b.written() - before; n != 0 || len(b.openOnes()) != 1 {
+		t.Errorf("seen again, it wrote %d messages; open %v", n, b.openOnes())
+	}
+	b.succeed(webhook(10)) // which asked nobody
+	if len(b.openOnes()) != 1 {
+		t.Error("closed by a message that went through")
+	}
+	b.do(func(tx *state.Tx) error { return incident.Resolve(tx, "leads-auth", day.Add(4*time.Second)) })
+	see(5, 10)
+	if i := b.incidents()["leads-auth"]; i.Count != 2 || !i.ResolvedAt.IsZero() {
+		t.Errorf("seen after it was closed: %+v", i)
+	}
+}

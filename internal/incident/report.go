@@ -12,7 +12,33 @@ import (
 // occurrence that was counted already, or that is older than what closed the incident,
 // changes nothing. An error is the transaction's, to be returned as it is.
 func Raise(tx *state.Tx, r Report) error {
+	if r.Standing {
+		if open, err := stands(tx, r); err != nil || open {
+			return err
+		}
+	}
 	return raise(tx, occurrence{Report: r, kind: kindReport, member: r.ID})
+}
+
+// stands says whether the incident of a report is open, by itself or joined by others.
+func stands(tx *state.Tx, r Report) (bool, error) {
+	index, _, err := state.Peek[contracts.IncidentIndex](tx, contracts.KeyIncidentIndex)
+	if err != nil {
+		return false, err
+	}
+	for _, x := range index.Open {
+		if x.ID == r.ID {
+			return true, nil
+		}
+		if x.Kind != kindReport || !x.Joined || x.Consumer != r.Consumer {
+			continue
+		}
+		i, _, err := state.Peek[contracts.Incident](tx, contracts.KeyIncident(x.ID))
+		if err != nil || slices.Contains(i.Members, r.ID) {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // Resolve closes the incident of that cause, as of at. One that is not there, or closed,

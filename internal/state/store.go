@@ -115,7 +115,8 @@ type Seed struct {
 // Fold runs the decisions 0 to n-1 over one transaction and commits their changes
 // together, or in a few parts where they are too many. The result has an error a
 // decision: nil says that its changes are durable. A decision that fails leaves
-// nothing behind, except what failed writes in its place; failed may be nil. Where the
+// nothing behind, except what failed writes in its place (or, after Keep, beside it);
+// failed may be nil. Where the
 // server refuses a commit for what is in it (a record that is too large, say), the
 // decisions are committed in smaller parts, and one that is refused alone fails alone,
 // permanently.
@@ -260,8 +261,12 @@ func (f *fold) one(tx *Tx, i int) (ended bool, err error) {
 		tx.keep()
 		return true, nil
 	}
-	tx.rollback()
+	var stands *kept
+	if !errors.As(err, &stands) {
+		tx.rollback()
+	}
 	if f.failed == nil || f.silent[i] {
+		tx.keep()
 		return true, nil
 	}
 	if err := f.failed(tx, i, err); err != nil {

@@ -105,6 +105,21 @@ func Peek[T any](tx *Tx, key string) (T, bool, error) {
 // right by itself, and has to get on. A step that changes nothing may not ask for it.
 func (tx *Tx) Again() { tx.again = true }
 
+// Keep wraps the error of a decision whose changes stand all the same: what is known by
+// now is committed, and its message is treated as the error says. In Fold only; nil stays
+// nil.
+func Keep(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &kept{err}
+}
+
+type kept struct{ err error }
+
+func (k *kept) Error() string { return k.err.Error() }
+func (k *kept) Unwrap() error { return k.err }
+
 // Put changes a key's record. The key is read too, so that nobody's change in
 // between is overwritten. Fields of the stored record that record's type lacks stay.
 func (tx *Tx) Put(key string, record any) error {
