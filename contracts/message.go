@@ -17,6 +17,7 @@ type Message struct {
 	Sequence uint64    // the stream's sequence; 0 before it is stored
 	Time     time.Time // when the stream stored it
 	Attempt  int       // how often the server has delivered it to this durable, from 1
+	Failures int       // how many of its deliveries to this process failed and may yet succeed; waiting is no failure
 }
 
 // OccurredAt says when the edge received what the message tells: its ce-time

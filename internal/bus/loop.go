@@ -83,8 +83,9 @@ type Loop struct {
 
 	queue chan delivery
 
-	mu   sync.Mutex
-	held map[jetstream.Msg]time.Time // fetched and not settled, with the time of the last sign of life
+	mu       sync.Mutex
+	held     map[jetstream.Msg]time.Time // fetched and not settled, with the time of the last sign of life
+	failures map[uint64]int              // of messages that come again, by sequence
 
 	trying sync.Mutex // held by the worker that handles, while the gate is closed
 	gateMu sync.Mutex
@@ -107,7 +108,7 @@ func NewLoop(js jetstream.JetStream, o Options) (*Loop, error) {
 	log := o.Log.With("durable", o.Durable)
 	return &Loop{
 		o: o, name: o.Durable, js: js, store: o.Store, log: log, done: o.Metrics.done,
-		queue: make(chan delivery, o.Max), held: map[jetstream.Msg]time.Time{}, gate: gate{log: log},
+		queue: make(chan delivery, max(o.Max, o.Workers)), held: map[jetstream.Msg]time.Time{}, failures: map[uint64]int{}, gate: gate{log: log},
 	}, nil
 }
 
@@ -145,20 +146,20 @@ func (l *Loop) Run(ctx context.Context) error {
 	return err
 }
 
-// fetch asks for messages and queues them, until ctx ends. It asks for Max at a time and
-// only after the last of them is queued: an iterator that asks ahead (Messages, Consume)
+// fetch asks for messages and queues them, until ctx ends. It asks for as many at a time as
+// the queue holds, and only after the last of them is queued: an iterator that asks ahead (Messages, Consume)
 // gives up on a reader that is busy for some seconds, asks once more, and then drops what
 // it has no room for, which comes again only after ack_wait.
 func (l *Loop) fetch(ctx context.Context, consumer jetstream.Consumer) error {
 	// No limit by bytes: on a cluster the server (2.15) then says that the request is
 	// complete before the messages themselves arrive, and the client stops listening.
-	// So a loop holds at most three times Max messages, of 1 MiB at the very most.
+	// So a loop holds at most twice what its queue does, beside what is being handled.
 	pull := []jetstream.FetchOpt{jetstream.FetchMaxWait(pullExpiry)}
 	if l.o.Group != "" {
 		pull = append(pull, jetstream.FetchPriorityGroup(l.o.Group))
 	}
 	for ctx.Err() == nil {
-		batch, err := consumer.Fetch(l.o.Max, pull...)
+		batch, err := consumer.Fetch(cap(l.queue), pull...)
 		if err == nil {
 			for raw := range batch.Messages() {
 				l.accept(ctx, raw)
@@ -202,6 +203,7 @@ func (l *Loop) accept(ctx context.Context, raw jetstream.Msg) {
 	}
 	l.mu.Lock()
 	l.held[raw] = time.Now()
+	msg.Failures = l.failures[msg.Sequence]
 	l.mu.Unlock()
 	l.queue <- delivery{raw, msg}
 }

@@ -3,7 +3,6 @@ package bus
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,7 +16,7 @@ import (
 // What an error means for the message behind it:
 //
 //	nil            ack
-//	not yet        redelivered after the time it names
+//	not yet        redelivered after the time it names, for as long as it takes
 //	temporary      redelivered after a pause; the ceiling of the pause doubles with every
 //	               attempt, 1 s to 10 min, and the pause is drawn between zero and it
 //	               (full jitter). After a day of that: as permanent
@@ -26,16 +25,17 @@ import (
 //
 // max_deliver is -1, so the server never gives up without us.
 const (
-	firstPause = time.Second
-	lastPause  = 10 * time.Minute
-	// attemptsADay is how many deliveries such pauses fill a day with: ten that grow,
-	// then one every five minutes on average.
-	attemptsADay = 300
+	lastPause = 10 * time.Minute
+	// mostRemembered bounds the messages whose failures are counted.
+	mostRemembered = 200_000
+	// failuresADay is how many failures such pauses fill a day with: ten that grow, then
+	// one every five minutes on average.
+	failuresADay = 300
 )
 
 // final says whether a message ends here, with an incident.
 func final(m contracts.Message, o *outcome.Error) bool {
-	return o.Kind == outcome.KindPermanent || o.Kind == outcome.KindTemporary && m.Attempt >= attemptsADay
+	return o.Kind == outcome.KindPermanent || o.Kind == outcome.KindTemporary && m.Failures >= failuresADay-1
 }
 
 // retryAfter is how long a message waits for its next delivery.
@@ -43,16 +43,13 @@ func retryAfter(attempt int, o *outcome.Error) time.Duration {
 	if o.Kind == outcome.KindNotYet {
 		return max(o.After, time.Millisecond)
 	}
-	ceiling := lastPause
-	if shift := attempt - 1; shift < 10 {
-		ceiling = min(lastPause, firstPause<<max(shift, 0))
-	}
-	return o.After + 50*time.Millisecond + rand.N(ceiling)
+	return o.After + outcome.Pause(attempt, lastPause)
 }
 
 // settle tells the server what became of a message. It is the only place that acks.
 func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 	o := outcome.Of(err)
+	l.remember(d.msg, err != nil && o.Kind == outcome.KindTemporary)
 	var said error
 	switch {
 	case err == nil:
@@ -73,7 +70,7 @@ func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 		said = d.raw.TermWithReason(string(o.Reason))
 	default:
 		wait := retryAfter(d.msg.Attempt, o)
-		if o.Kind != outcome.KindNotYet {
+		if o.Kind != outcome.KindNotYet || o.Err != nil {
 			l.log.Warn("message comes again", "message", d.msg, "kind", o.Reason, "in", wait.String(), "reason", err.Error())
 		}
 		l.done.WithLabelValues(l.name, string(o.Kind), string(o.Reason)).Inc()
@@ -83,6 +80,21 @@ func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 		// The server delivers it again after ack_wait; every effect stands that.
 		l.log.Warn("acknowledgement not sent", "message", d.msg, "reason", said.Error())
 	}
+}
+
+// remember counts the failures of a message that comes again, and forgets those of one that
+// is done or waits. Deliveries don't tell: they count waits too.
+func (l *Loop) remember(m contracts.Message, failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !failed {
+		delete(l.failures, m.Sequence)
+		return
+	}
+	if len(l.failures) >= mostRemembered { // of messages that went to other processes since
+		clear(l.failures)
+	}
+	l.failures[m.Sequence]++
 }
 
 // recorded marks an error whose incident is in the bucket already.

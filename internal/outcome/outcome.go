@@ -11,6 +11,7 @@ package outcome
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"runtime"
 	"strings"
@@ -109,6 +110,23 @@ func Panicked(recovered any) error {
 // NotYet asks for the message again after a while; nothing went wrong.
 func NotYet(after time.Duration) error {
 	return &Error{Kind: KindNotYet, Reason: Waiting, After: after}
+}
+
+// Wait is NotYet where the work waits for something that failed: the reason and the cause
+// are told.
+func Wait(r Reason, after time.Duration, err error) error {
+	return &Error{Kind: KindNotYet, Reason: r, After: after, Err: err}
+}
+
+// Pause is how long to wait after an attempt, counted from 1, before the next: it is drawn
+// between zero (full jitter) and a ceiling that doubles with every attempt, from a second
+// to the longest.
+func Pause(attempt int, longest time.Duration) time.Duration {
+	ceiling := longest
+	if shift := max(attempt-1, 0); shift < 20 {
+		ceiling = min(longest, time.Second<<shift)
+	}
+	return 50*time.Millisecond + rand.N(ceiling)
 }
 
 // Of gives an error's outcome; one that carries none is temporary, "internal".
