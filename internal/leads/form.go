@@ -107,6 +107,12 @@ func (a announcement) placeholder() bool {
 	return len(a.leadID) >= 9 && strings.Trim(a.leadID, "4") == ""
 }
 
+// lead is what the announcement says of its lead, until Graph says more.
+func (a announcement) lead() contracts.Lead {
+	return contracts.Lead{ID: a.leadID, CreatedAt: a.createdAt, PageID: a.pageID, FormID: a.formID, AdID: a.adID,
+		PhoneIssue: string(phone.Missing), Pending: true}
+}
+
 // own are Meta's own names, which are the same in every language and come before what
 // people have called their own questions.
 var own = map[fieldKind][]string{
@@ -139,7 +145,8 @@ func newLead(a announcement, f form, region string) (contracts.Lead, error) {
 	if lead.CreatedAt.IsZero() {
 		lead.CreatedAt = a.createdAt
 	}
-	for from, to := range map[*scalar]*string{&f.FormID: &lead.FormID, &f.AdID: &lead.AdID} {
+	lead.Platform = string(f.Platform)
+	for from, to := range map[*scalar]*string{&f.FormID: &lead.FormID, &f.AdID: &lead.AdID, &f.CampaignID: &lead.CampaignID} {
 		id, err := from.id()
 		if err != nil {
 			return lead, outcome.Permanentf(outcome.Malformed, "the lead's form and ad: %w", err)

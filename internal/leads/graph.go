@@ -1,6 +1,7 @@
 package leads
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -31,7 +32,30 @@ const (
 	// an hour or a day and says how many minutes are left; one call an hour harms nobody.
 	longestHold = time.Hour
 	// leadFields are what we ask for. Consent check boxes are not among field_data.
-	leadFields = "id,created_time,ad_id,form_id,field_data,custom_disclaimer_responses"
+	// https://developers.facebook.com/docs/marketing-api/reference/user-lead-gen-info
+	leadFields = "id,created_time,ad_id,campaign_id,form_id,platform,field_data,custom_disclaimer_responses"
+	// leastFields leave out what takes rights on the ad account, which is no reason to go
+	// without the form. https://developers.facebook.com/docs/marketing-api/guides/lead-ads/retrieving
+	leastFields = "id,created_time,form_id,field_data,custom_disclaimer_responses"
+	// mostCalls is how many calls run side by side, and mostAgain how many of them for leads
+	// that were asked for before: so that some that hang leave room for those that come.
+	mostCalls = 256
+	mostAgain = 64
+	// longestQueue is the longest that a lead waits for its turn: with graphTimeout this
+	// leaves time to tell of it within a minute of its announcement. One that was asked for
+	// before is soon told to come again, rather than keep others from being handled.
+	longestQueue = 10 * time.Second
+	againQueue   = time.Second
+	// firstTrial and lastTrial are the pauses between two tries while Graph refuses us as a
+	// whole.
+	firstTrial = 2 * time.Second
+	lastTrial  = 15 * time.Second
+)
+
+// What to do about some refusals.
+const (
+	forbidden = "the token may not read it; grant leads_retrieval and, in Leads Access Manager, access to this app"
+	misused   = "all our calls are refused; check FACEBOOK_GRAPH_URL and that the first FACEBOOK_APP_SECRET is the app's"
 )
 
 // GraphOptions say which Graph API to ask, and as whom.
@@ -40,21 +64,27 @@ type GraphOptions struct {
 	Token     string // page access token
 	AppSecret string // signs the token (appsecret_proof); empty: calls carry no proof
 
+	Timeout   time.Duration         // of one call; 0: 15 s
 	Metrics   prometheus.Registerer // may be nil
 	Transport http.RoundTripper     // nil: one of its own
 	Now       func() time.Time      // nil: time.Now
 }
 
 // Graph reads leads from Meta's Graph API. It is safe for concurrent use. After an
-// answer that names a rate limit it makes no call until the limit is over.
+// answer that names a rate limit it makes no call until the limit is over; while all calls
+// are refused it makes one now and then.
 type Graph struct {
 	base, token, proof string
 	http               *http.Client
 	now                func() time.Time
 	calls              *prometheus.CounterVec
 
-	mu   sync.Mutex
-	hold time.Time // no call before
+	places, again chan struct{} // one for each call under way
+
+	mu    sync.Mutex
+	hold  time.Time     // no call before
+	why   error         // the refusal of all calls, by which hold is set; nil: a rate limit
+	pause time.Duration // between two tries, while there is a why
 }
 
 // NewGraph makes a client; it makes no call. An error says which option can't be right.
@@ -68,8 +98,9 @@ func NewGraph(opt GraphOptions) (*Graph, error) {
 	}
 	g := &Graph{
 		base: strings.TrimRight(opt.URL, "/"), token: opt.Token, now: opt.Now,
+		places: make(chan struct{}, mostCalls), again: make(chan struct{}, mostAgain),
 		http: &http.Client{
-			Timeout:   graphTimeout,
+			Timeout:   cmp.Or(opt.Timeout, graphTimeout),
 			Transport: opt.Transport,
 			// The token must not follow a redirect to somewhere else.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -82,7 +113,7 @@ func NewGraph(opt GraphOptions) (*Graph, error) {
 	}
 	if g.http.Transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.MaxIdleConnsPerHost = 64 // as many as are read at a time
+		t.MaxIdleConns, t.MaxIdleConnsPerHost = mostCalls, mostCalls
 		g.http.Transport = t
 	}
 	if opt.AppSecret != "" {
@@ -105,7 +136,9 @@ type form struct {
 	ID          scalar `json:"id"`
 	CreatedTime scalar `json:"created_time"` // 2026-11-23T08:30:00+0000
 	AdID        scalar `json:"ad_id"`
+	CampaignID  scalar `json:"campaign_id"`
 	FormID      scalar `json:"form_id"`
+	Platform    scalar `json:"platform"` // fb, ig
 	Fields      []struct {
 		Name   scalar   `json:"name"`
 		Values []scalar `json:"values"`
@@ -116,12 +149,33 @@ type form struct {
 	} `json:"custom_disclaimer_responses"`
 }
 
-// lead reads one lead. Its errors are outcomes: permanent "unknown" for a lead that
-// Graph does not show, which may be too early rather than wrong; else as judge says.
-// None of them holds the token, its proof, or anything that Graph wrote in words:
-// its messages may quote the token.
-func (g *Graph) lead(ctx context.Context, id string) (form, error) {
-	f, err := g.read(ctx, id)
+// lead reads one lead; again: it was asked for before, so that what is asked for the first
+// time goes first. Its errors are outcomes: permanent "unknown" for a lead that Graph does
+// not show, which may be too early rather than wrong; one that is errPermission for a lead
+// without its answers; else as judge says. None of them holds the token, its proof, or
+// anything that Graph wrote in words: its messages may quote the token.
+func (g *Graph) lead(ctx context.Context, id string, again bool) (form, error) {
+	leave, err := g.enter(ctx, again)
+	if err != nil {
+		return form{}, err
+	}
+	defer leave()
+	f, err := g.counted(ctx, id, leadFields)
+	if r := (*refusal)(nil); errors.As(err, &r) && r.aboutFields() {
+		// Perhaps it is only that the token may not read of ads, or that this version of
+		// the API has not all the fields.
+		f, err = g.counted(ctx, id, leastFields)
+	}
+	return f, err
+}
+
+func (g *Graph) counted(ctx context.Context, id, fields string) (form, error) {
+	trial, err := g.held()
+	if err != nil {
+		return form{}, err
+	}
+	f, err := g.read(ctx, id, fields)
+	g.heard(trial, err)
 	result := "ok"
 	if err != nil {
 		result = string(outcome.Of(err).Reason)
@@ -130,11 +184,39 @@ func (g *Graph) lead(ctx context.Context, id string) (form, error) {
 	return f, err
 }
 
-func (g *Graph) read(ctx context.Context, id string) (form, error) {
-	if wait := g.held(); wait > 0 {
-		return form{}, outcome.Retry(outcome.RateLimited, wait, errors.New("a rate limit of Graph is not over"))
+// enter waits for a place among the calls that run side by side.
+func (g *Graph) enter(ctx context.Context, again bool) (leave func(), err error) {
+	places, longest := []chan struct{}{g.places}, longestQueue
+	if again {
+		places, longest = []chan struct{}{g.again, g.places}, againQueue
 	}
-	query := url.Values{"fields": {leadFields}}
+	t := time.NewTimer(longest)
+	defer t.Stop()
+	for i, p := range places {
+		leave := func() {
+			for _, p := range places[:i] {
+				<-p
+			}
+		}
+		select {
+		case p <- struct{}{}:
+		case <-t.C:
+			leave()
+			return nil, outcome.Temporary(outcome.Timeout, errors.New("so many calls wait for Graph's answer that this one had no turn"))
+		case <-ctx.Done():
+			leave()
+			return nil, unanswered(ctx.Err())
+		}
+	}
+	return func() {
+		for _, p := range places {
+			<-p
+		}
+	}, nil
+}
+
+func (g *Graph) read(ctx context.Context, id, fields string) (form, error) {
+	query := url.Values{"fields": {fields}}
 	if g.proof != "" {
 		query.Set("appsecret_proof", g.proof)
 	}
@@ -158,17 +240,19 @@ func (g *Graph) read(ctx context.Context, id string) (form, error) {
 	var answer struct {
 		form
 		Error struct {
-			Code    int `json:"code"`
-			Subcode int `json:"error_subcode"`
+			Message string `json:"message"`
+			Code    int    `json:"code"`
+			Subcode int    `json:"error_subcode"`
 		} `json:"error"`
 	}
 	unreadable := json.Unmarshal(body, &answer)
 	regain := regainAccess(resp.Header)
-	if resp.StatusCode != http.StatusOK || answer.Error.Code != 0 {
-		code, subcode := answer.Error.Code, answer.Error.Subcode
-		kind, reason, advice := judge(resp.StatusCode, code, subcode)
-		failure := &outcome.Error{Kind: kind, Reason: reason,
-			Err: fmt.Errorf("reading the lead from Graph: %s (HTTP %d, code %d, subcode %d)", advice, resp.StatusCode, code, subcode)}
+	if e := answer.Error; resp.StatusCode != http.StatusOK || e.Code != 0 {
+		kind, reason, advice := judge(resp.StatusCode, e.Code, e.Subcode)
+		if e.Code == 100 && strings.Contains(e.Message, "appsecret_proof") { // the one refusal of this code that all calls meet
+			kind, reason, advice = outcome.KindBlocked, outcome.Refused, misused
+		}
+		failure := &outcome.Error{Kind: kind, Reason: reason, Err: &refusal{resp.StatusCode, e.Code, e.Subcode, advice}}
 		if reason == outcome.RateLimited {
 			failure.After = g.holdFor(max(regain, time.Minute))
 		}
@@ -181,19 +265,42 @@ func (g *Graph) read(ctx context.Context, id string) (form, error) {
 	case string(answer.ID) != id:
 		return form{}, outcome.Temporary(outcome.Malformed, errors.New("the answer is about another lead"))
 	case answer.Fields == nil:
-		return form{}, outcome.Temporary(outcome.Malformed, errors.New("the answer has no field_data"))
+		return form{}, outcome.Permanent(outcome.Refused, fmt.Errorf("the lead came without its answers (field_data): %w", errPermission))
 	}
 	return answer.form, nil
 }
+
+// A refusal is Graph's answer in place of a lead.
+type refusal struct {
+	status, code, subcode int
+	advice                string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("reading the lead from Graph: %s (HTTP %d, code %d, subcode %d)", r.advice, r.status, r.code, r.subcode)
+}
+
+// Is tells errPermission from other refusals.
+func (r *refusal) Is(target error) bool { return target == errPermission && r.permission() }
+
+// permission is about what the token may do: https://developers.facebook.com/docs/graph-api/guides/error-handling
+func (r *refusal) permission() bool { return r.code == 10 || r.code >= 200 && r.code <= 299 }
+
+// aboutFields says whether the lead might be shown to a call that asks for less.
+func (r *refusal) aboutFields() bool { return r.permission() || r.code == 100 && r.subcode != 33 }
+
+// errPermission is that of a token which may not read the answers of a lead.
+var errPermission = errors.New(forbidden)
 
 // judge sorts Graph's refusals. code and subcode are 0 where the answer had none, and
 // then the HTTP status decides. Nearly all errors come with status 400.
 //
 //	temporary  1 2 (Graph's trouble) · 4 17 32 341 613 80000–80014 (too many calls) ·
 //	           368 (blocked for a while) · 5xx · 429 · whatever is not listed
-//	permanent  10 200–299 (the token may not read this lead) · 100/33 803 (no such lead)
-//	blocked    102 104 190 401 (the token) · 3 12 100 2500 2635 3xx 404 405 (all calls of
-//	           this form: version, fields, appsecret_proof)
+//	permanent  10 200–299 (the token may not read this lead) · 100 803 (no such lead, or
+//	           none for this token)
+//	blocked    102 104 190 401 (the token) · 3 12 2500 2635 3xx 404 405 (all calls of this
+//	           form: version, path)
 //
 // https://developers.facebook.com/docs/graph-api/guides/error-handling
 func judge(status, code, subcode int) (outcome.Kind, outcome.Reason, string) {
@@ -207,13 +314,11 @@ func judge(status, code, subcode int) (outcome.Kind, outcome.Reason, string) {
 	case code == 368:
 		return outcome.KindTemporary, outcome.Refused, "it has blocked us for a while"
 	case code == 10 || code >= 200 && code <= 299:
-		return outcome.KindPermanent, outcome.Refused,
-			"the token may not read it; grant leads_retrieval and, in Leads Access Manager, access to this app"
-	case code == 100 && subcode == 33 || code == 803:
+		return outcome.KindPermanent, outcome.Refused, forbidden
+	case code == 100 || code == 803:
 		return outcome.KindPermanent, outcome.Unknown, "it does not exist, or is hidden from the token"
-	case code == 100 || code == 3 || code == 12 || code == 2500 || code == 2635:
-		return outcome.KindBlocked, outcome.Refused,
-			"all our calls are refused; check FACEBOOK_GRAPH_URL and that the first FACEBOOK_APP_SECRET is the app's"
+	case code == 3 || code == 12 || code == 2500 || code == 2635:
+		return outcome.KindBlocked, outcome.Refused, misused
 	case code != 0:
 		return outcome.KindTemporary, outcome.Unavailable, "an error that we do not know"
 	case status == http.StatusUnauthorized:
@@ -260,11 +365,44 @@ func regainAccess(h http.Header) time.Duration {
 	return time.Duration(min(minutes, longestHold.Minutes()) * float64(time.Minute))
 }
 
-// held is how long calls have to wait; 0 or less: they need not.
-func (g *Graph) held() time.Duration {
+// held says whether a call may be made, and else gives the outcome in place of its own.
+// trial: not zero for the one that finds out whether Graph takes our calls again, and then
+// what it keeps the others waiting for.
+func (g *Graph) held() (trial time.Time, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.hold.Sub(g.now())
+	now := g.now()
+	switch wait := g.hold.Sub(now); {
+	case wait > 0 && g.why != nil:
+		return time.Time{}, g.why
+	case wait > 0:
+		return time.Time{}, outcome.Retry(outcome.RateLimited, wait, errors.New("a rate limit of Graph is not over"))
+	case g.why != nil:
+		g.hold = now.Add(g.pause)
+		return g.hold, nil
+	}
+	return time.Time{}, nil
+}
+
+// heard takes note of how a call ended: it holds back the others where all are refused,
+// and no longer once Graph has answered one.
+func (g *Graph) heard(trial time.Time, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	o := outcome.Of(err)
+	switch {
+	case err != nil && o.Kind == outcome.KindBlocked:
+		if g.why == nil || !trial.IsZero() {
+			g.pause = min(lastTrial, max(firstTrial, 2*g.pause))
+			g.why, g.hold = err, g.now().Add(g.pause)
+		}
+	case trial.IsZero() || err != nil && (o.Reason == outcome.Timeout || o.Reason == outcome.Unavailable):
+	default:
+		g.why, g.pause = nil, 0
+		if g.hold.Equal(trial) { // else a rate limit has set it
+			g.hold = time.Time{}
+		}
+	}
 }
 
 // holdFor makes calls wait for d, if they do not wait longer already, and gives d.

@@ -2,6 +2,7 @@ package leads
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -85,7 +86,7 @@ func TestEveryErrorCode(t *testing.T) {
 		{400, 10, 0}:  forbidden, {403, 200, 0}: forbidden, {400, 190, 0}: auth,
 		{400, 100, 33}: unknown, {404, 803, 0}: unknown,
 		{400, 102, 0}: auth, {400, 104, 0}: auth, {401, 190, 463}: auth, {500, 190, 467}: auth, {401, 0, 0}: auth,
-		{400, 100, 0}: misused, {400, 100, 2018001}: misused, {400, 3, 0}: misused, {400, 12, 0}: misused, {404, 2500, 0}: misused, {400, 2635, 0}: misused,
+		{400, 100, 0}: unknown, {400, 100, 2018001}: unknown, {400, 3, 0}: misused, {400, 12, 0}: misused, {404, 2500, 0}: misused, {400, 2635, 0}: misused,
 		{302, 0, 0}: misused, {404, 0, 0}: misused, {405, 0, 0}: misused,
 		{429, 0, 0}: limited,
 		{400, 0, 0}: unavailable, {403, 0, 0}: unavailable, {418, 0, 0}: unavailable, {500, 0, 0}: unavailable, {502, 0, 0}: unavailable, {503, 0, 0}: unavailable, {504, 0, 0}: unavailable,
@@ -115,7 +116,7 @@ func TestEveryErrorCode(t *testing.T) {
 	for k, want := range cases {
 		now = k
 		clock.Add(2 * 3600) // past any hold
-		_, err := g.lead(t.Context(), "1")
+		_, err := g.lead(t.Context(), "1", false)
 		if err == nil {
 			t.Errorf("%v: no error", k)
 			continue
@@ -124,7 +125,8 @@ func TestEveryErrorCode(t *testing.T) {
 			t.Errorf("HTTP %d, code %d/%d: %s, %s; want %v", k.status, k.code, k.subcode, o.Kind, o.Reason, want)
 		}
 		noSecrets(t, err)
-		if _, again := g.lead(t.Context(), "1"); want != limited && again.Error() != err.Error() {
+		clock.Add(2 * 3600)
+		if _, again := g.lead(t.Context(), "1", false); want != limited && again.Error() != err.Error() {
 			t.Errorf("the same refusal reads differently, so that a replay would write it: %v", again)
 		}
 		messages[err.Error()] = ""
@@ -146,6 +148,13 @@ func TestFaultsOfTheStandIn(t *testing.T) {
 	g, clock := newTestGraph(t, s)
 	for fault, want := range map[meta.Fault]outcome.Error{
 		meta.TokenExpired: {Kind: outcome.KindBlocked, Reason: outcome.Auth},
+		meta.NotShown:     {Kind: outcome.KindPermanent, Reason: outcome.Unknown},
+		meta.Unsupported:  {Kind: outcome.KindPermanent, Reason: outcome.Unknown},
+		meta.Forbidden:    {Kind: outcome.KindPermanent, Reason: outcome.Refused},
+		meta.NoFields:     {Kind: outcome.KindPermanent, Reason: outcome.Refused},
+		meta.HTML503:      {Kind: outcome.KindTemporary, Reason: outcome.Unavailable},
+		meta.OldPageLimit: {Kind: outcome.KindTemporary, Reason: outcome.RateLimited, After: time.Minute},
+		meta.CustomLimit:  {Kind: outcome.KindTemporary, Reason: outcome.RateLimited, After: time.Minute},
 		meta.AppLimit:     {Kind: outcome.KindTemporary, Reason: outcome.RateLimited, After: time.Minute},
 		meta.UserLimit:    {Kind: outcome.KindTemporary, Reason: outcome.RateLimited, After: time.Minute},
 		meta.PageLimit:    {Kind: outcome.KindTemporary, Reason: outcome.RateLimited, After: 7 * time.Minute},
@@ -155,7 +164,7 @@ func TestFaultsOfTheStandIn(t *testing.T) {
 	} {
 		clock.Add(2 * 3600)
 		s.SetFault(fault)
-		_, err := g.lead(t.Context(), "1")
+		_, err := g.lead(t.Context(), "1", false)
 		if err == nil {
 			t.Errorf("%s: no error", fault)
 			continue
@@ -164,13 +173,16 @@ func TestFaultsOfTheStandIn(t *testing.T) {
 		if o := outcome.Of(err); o.Kind != want.Kind || o.Reason != want.Reason || o.After != want.After {
 			t.Errorf("%s: %s, %s, after %v; want %s, %s, after %v", fault, o.Kind, o.Reason, o.After, want.Kind, want.Reason, want.After)
 		}
+		if permission := fault == meta.Forbidden || fault == meta.NoFields; errors.Is(err, errPermission) != permission {
+			t.Errorf("%s: about the permission: %v", fault, !permission)
+		}
 	}
 	clock.Add(2 * 3600)
 	s.SetFault("")
-	if f, err := g.lead(t.Context(), "1"); err != nil || f.ID != "1" {
+	if f, err := g.lead(t.Context(), "1", false); err != nil || f.ID != "1" {
 		t.Errorf("after the faults: %v, %v", f.ID, err)
 	}
-	if n := testutil.ToFloat64(g.calls.WithLabelValues("rate_limited")); n != 3 {
+	if n := testutil.ToFloat64(g.calls.WithLabelValues("rate_limited")); n != 5 {
 		t.Errorf("the metric counts %v rate limits", n)
 	}
 }
@@ -202,23 +214,23 @@ func TestNoCallDuringARateLimit(t *testing.T) {
 				calls.Add(1)
 				answering(c.status, c.header, c.body)(w, r)
 			}))
-			_, err := g.lead(t.Context(), "1")
+			_, err := g.lead(t.Context(), "1", false)
 			if (err != nil) != (c.first > 0) || err != nil && outcome.Of(err).After != c.first {
 				t.Fatalf("the first call: %v", err)
 			}
 			if c.hold == 0 {
-				if _, err := g.lead(t.Context(), "1"); err != nil || calls.Load() != 2 {
+				if _, err := g.lead(t.Context(), "1", false); err != nil || calls.Load() != 2 {
 					t.Errorf("%d calls, %v", calls.Load(), err)
 				}
 				return
 			}
 			clock.Add(int64(c.hold/time.Second) - 1)
-			_, err = g.lead(t.Context(), "1")
+			_, err = g.lead(t.Context(), "1", false)
 			if o := outcome.Of(err); err == nil || o.Kind != outcome.KindTemporary || o.Reason != outcome.RateLimited || o.After != time.Second || calls.Load() != 1 {
 				t.Errorf("a second before the end: %d calls, %v", calls.Load(), err)
 			}
 			clock.Add(1)
-			if _, _ = g.lead(t.Context(), "1"); calls.Load() != 2 {
+			if _, _ = g.lead(t.Context(), "1", false); calls.Load() != 2 {
 				t.Errorf("after the end: %d calls", calls.Load())
 			}
 		})
@@ -232,24 +244,96 @@ func TestAnswersThatAreNoLead(t *testing.T) {
 		body string
 		kind outcome.Kind
 	}{
-		"nothing":           {"", outcome.KindTemporary},
-		"HTML":              {"<html>", outcome.KindTemporary},
-		"null":              {"null", outcome.KindTemporary},
-		"another lead":      {`{"id":"2","field_data":[]}`, outcome.KindTemporary},
-		"no answers at all": {`{"id":"1"}`, outcome.KindTemporary},
-		"answers are text":  {`{"id":"1","field_data":"Zoé"}`, outcome.KindTemporary},
-		"cut short":         {`{"id":"1","field_data":[{"name":"Zoé"`, outcome.KindTemporary},
-		"without end":       {long, outcome.KindPermanent},
+		"nothing":          {"", outcome.KindTemporary},
+		"HTML":             {"<html>", outcome.KindTemporary},
+		"null":             {"null", outcome.KindTemporary},
+		"another lead":     {`{"id":"2","field_data":[]}`, outcome.KindTemporary},
+		"answers are text": {`{"id":"1","field_data":"Zoé"}`, outcome.KindTemporary},
+		"cut short":        {`{"id":"1","field_data":[{"name":"Zoé"`, outcome.KindTemporary},
+		"without end":      {long, outcome.KindPermanent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g, _ := newTestGraph(t, answering(200, "", c.body))
-			_, err := g.lead(t.Context(), "1")
+			_, err := g.lead(t.Context(), "1", false)
 			if o := outcome.Of(err); err == nil || o.Kind != c.kind || o.Reason != outcome.Malformed {
 				t.Fatalf("%v", err)
 			}
 			noSecrets(t, err)
 		})
+	}
+}
+
+// TestWhatIsAboutAllCalls: a token that is refused, or a proof that is wrong, costs one
+// call now and then, however many leads come; Graph's first answer lets all through again.
+func TestWhatIsAboutAllCalls(t *testing.T) {
+	t.Parallel()
+	s, err := meta.New(meta.Options{Token: testToken, AppSecret: testSecret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.AddLead(meta.Lead{ID: "1"})
+	g, clock := newTestGraph(t, s)
+	right := g.proof
+	for name, broken := range map[string]struct {
+		reason outcome.Reason
+		set    func(broken bool)
+	}{
+		"token": {outcome.Auth, func(b bool) {
+			if s.SetFault(""); b {
+				s.SetFault(meta.TokenExpired)
+			}
+		}},
+		"proof": {outcome.Refused, func(b bool) {
+			if g.proof = right; b {
+				g.proof = meta.Proof(testToken, "another secret")
+			}
+		}},
+	} {
+		before := len(s.Calls())
+		broken.set(true)
+		for range 120 { // four minutes, two leads a second
+			for range 4 {
+				_, err := g.lead(t.Context(), "1", false)
+				if o := outcome.Of(err); err == nil || o.Kind != outcome.KindBlocked || o.Reason != broken.reason {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			clock.Add(2)
+		}
+		if n := len(s.Calls()) - before; n < 16 || n > 24 {
+			t.Errorf("%s: %d calls in four minutes", name, n)
+		}
+		broken.set(false)
+		clock.Add(int64(lastTrial / time.Second))
+		before = len(s.Calls())
+		for range 3 {
+			if _, err := g.lead(t.Context(), "1", false); err != nil {
+				t.Errorf("%s: mended, and %v", name, err)
+			}
+		}
+		if n := len(s.Calls()) - before; n != 3 {
+			t.Errorf("%s: mended, and %d calls for 3 leads", name, n)
+		}
+	}
+}
+
+// TestFieldsThatMayNotBeRead: rights on the ad account, or another version of the API, are
+// no reason to go without the form.
+func TestFieldsThatMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	s, err := meta.New(meta.Options{Token: testToken, AppSecret: testSecret, Unknown: []string{"campaign_id", "platform", "ad_id"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.AddLead(meta.Lead{ID: "1", AdID: "2", CampaignID: "3", Platform: "ig", Fields: []meta.Field{{Name: "email", Values: []string{"a@example.com"}}}})
+	g, _ := newTestGraph(t, s)
+	f, err := g.lead(t.Context(), "1", false)
+	if err != nil || len(f.Fields) != 1 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if _, err := g.lead(t.Context(), "2", false); outcome.Of(err).Reason != outcome.Unknown || len(s.Calls()) != 3 {
+		t.Errorf("a lead that is not there: %v, after %d calls", err, len(s.Calls()))
 	}
 }
 
@@ -264,7 +348,7 @@ func TestNoAnswer(t *testing.T) {
 	}))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_, err := g.lead(ctx, "1")
+	_, err := g.lead(ctx, "1", false)
 	if o := outcome.Of(err); err == nil || o.Kind != outcome.KindTemporary || o.Reason != outcome.Timeout {
 		t.Errorf("silence: %v", err)
 	}
@@ -275,7 +359,7 @@ func TestNoAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer refusing.Close()
-	_, err = refusing.lead(t.Context(), "1")
+	_, err = refusing.lead(t.Context(), "1", false)
 	if o := outcome.Of(err); err == nil || o.Kind != outcome.KindTemporary || o.Reason != outcome.Unavailable {
 		t.Errorf("nobody there: %v", err)
 	}
@@ -290,7 +374,7 @@ func TestTokenStaysOutOfURLs(t *testing.T) {
 		seen = r
 		answering(200, "", `{"id":"1","field_data":[]}`)(w, r)
 	}))
-	if _, err := g.lead(t.Context(), "1"); err != nil {
+	if _, err := g.lead(t.Context(), "1", false); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(seen.URL.String(), testToken) || seen.Header.Get("Authorization") != "Bearer "+testToken || seen.URL.Path != "/v26.0/1" ||

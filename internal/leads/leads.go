@@ -2,9 +2,12 @@
 // the Graph API, and in one commit creates the lead, lists it in its contact and
 // queues a welcome text.
 //
-// A form is filled in once and never changes. So a lead that is in the bucket is
-// complete: its announcement, whenever it comes again, neither calls Graph nor writes.
-// To read a lead anew, delete its record and replay its message.
+// A form is filled in once and never changes. So a lead that is in the bucket with its
+// answers is complete: its announcement, whenever it comes again, neither calls Graph nor
+// writes. To read a lead anew, delete its record and replay its message.
+//
+// A lead that Graph does not give is there all the same within seconds, pending, with what
+// its announcement says: see wait.
 //
 // No welcome goes to a number that can't be texted or has opted out, to somebody who
 // is a client already (one who left and comes back is welcome), or within a day of
@@ -31,10 +34,6 @@ import (
 )
 
 const (
-	// lookups is how often Graph is asked for a lead that it does not show. It may
-	// announce a lead a little before it shows it; with the pauses of package bus this
-	// is about a minute.
-	lookups = 8
 	// welcomeOnce is how long after a welcome, and before one, the same number gets no
 	// second one.
 	welcomeOnce = 24 * time.Hour
@@ -74,6 +73,8 @@ type Options struct {
 	SMSMaxAge time.Duration  // from the form to the last moment at which its welcome may be sent
 	Welcome   *text.Template // see ParseWelcome
 
+	Patience time.Duration // how long an announced lead may take before it is recorded without its form; 0: 10 s
+
 	Company        string // who writes, in every text; may be empty
 	RequireConsent string // the check box without which no welcome is sent; empty: none is needed
 }
@@ -86,20 +87,21 @@ func New(opt Options) (*Leads, error) {
 	if opt.Graph == nil || opt.Store == nil || opt.Welcome == nil || opt.Region == "" || opt.SMSMaxAge <= 0 {
 		return nil, errors.New("leads: an option is missing")
 	}
+	opt.Patience = cmp.Or(opt.Patience, patience)
 	return &Leads{opt}, nil
 }
 
-// An Event is an announced lead, read from Graph unless it is in the bucket already.
+// An Event is an announced lead, and what Graph says of it.
 type Event struct {
 	lead    contracts.Lead
-	read    bool // false: only the id is known
+	known   bool  // it is complete already: of lead only the id is filled in
+	failure error // why Graph does not give it: lead is what the announcement says
 	message contracts.Message
 }
 
-// Prepare decodes an announcement and reads its lead from Graph. It writes nothing.
-// Errors are outcomes: permanent for an announcement that can't be read or that
-// Meta's dashboard made up, and for a lead that Graph still does not show at the 8th
-// delivery; blocked when Graph refuses our token; else temporary.
+// Prepare decodes an announcement and reads its lead from Graph. It writes nothing. Errors
+// are outcomes: permanent for an announcement that can't be read or that Meta's dashboard
+// made up; those of Graph are left to Decide.
 func (l *Leads) Prepare(ctx context.Context, m contracts.Message) (Event, error) {
 	a, err := announced(m.Data)
 	if err != nil {
@@ -114,54 +116,62 @@ func (l *Leads) Prepare(ctx context.Context, m contracts.Message) (Event, error)
 	if err != nil {
 		return Event{}, err
 	}
-	if known {
-		return Event{lead: contracts.Lead{ID: a.leadID}}, nil
+	if known && complete(there) {
+		return Event{lead: contracts.Lead{ID: a.leadID}, known: true}, nil
 	}
-	f, err := l.opt.Graph.lead(ctx, a.leadID)
+	e := Event{message: contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence, Time: m.Time, Attempt: m.Attempt}}
+	f, err := l.opt.Graph.lead(ctx, a.leadID, m.Attempt > 1)
+	if err == nil {
+		e.lead, err = newLead(a, f, l.opt.Region)
+	}
+	if err == nil {
+		err = fits(e.lead)
+	}
 	if err != nil {
-		if o := outcome.Of(err); o.Kind == outcome.KindPermanent && o.Reason == outcome.Unknown && m.Attempt < lookups {
-			return Event{}, outcome.Temporary(outcome.Unknown, err)
+		if ctx.Err() != nil { // this process ends, which says nothing of Graph
+			return Event{}, outcome.Wait(outcome.Timeout, time.Second, ctx.Err())
 		}
-		return Event{}, err
+		e.lead, e.failure = a.lead(), err
 	}
-	lead, err := newLead(a, f, l.opt.Region)
-	if err != nil {
-		return Event{}, err
+	if e.lead.CreatedAt.IsZero() {
+		e.lead.CreatedAt = m.OccurredAt()
 	}
-	if lead.CreatedAt.IsZero() {
-		lead.CreatedAt = m.OccurredAt()
-	}
-	if err := fits(lead); err != nil {
-		return Event{}, err
-	}
-	where := contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence, Time: m.Time}
-	return Event{lead: lead, read: true, message: where}, nil
+	return e, nil
 }
 
-// Decide creates the lead, its contact and its welcome text, all from the event and
-// the records. nil: done, or the lead is there already. An error is permanent where
-// the welcome text's template fails; others are the transaction's.
+// complete says whether a lead's form is in its record. The former release takes pending
+// for a field of its own and drops it.
+func complete(lead contracts.Lead) bool { return !lead.Pending && lead.Answers != nil }
+
+// Decide creates the lead, or completes it, with its contact and its welcome text, all from
+// the event and the records. nil: done, or the lead is there already. An error is one of
+// wait where Graph does not give the lead, and else the transaction's.
 func (l *Leads) Decide(tx *state.Tx, e Event) error {
 	lead := e.lead
 	key := contracts.KeyLead(lead.ID)
 	digits := ""
 	need := []string{key}
-	if e.read && lead.PhoneIssue == "" {
+	if lead.Phone != "" && lead.PhoneIssue == "" {
 		digits = strings.TrimPrefix(lead.Phone, "+")
 		need = append(need, contracts.KeyContact(digits), contracts.KeyOptOut(digits), contracts.KeySMS(contracts.SMSWelcome, lead.ID))
 	}
-	if e.read && lead.Email != "" {
+	if lead.Email != "" {
 		need = append(need, contracts.KeyEmailIndex(lead.Email))
 	}
 	if err := tx.Need(need...); err != nil {
 		return err
 	}
-	_, known, err := state.Get[contracts.Lead](tx, key)
-	if err != nil || known {
+	stored, known, err := state.Get[contracts.Lead](tx, key)
+	switch {
+	case err != nil || known && complete(stored):
 		return err
-	}
-	if !e.read {
+	case e.known:
 		return outcome.NotYet(time.Second) // somebody deleted it since Prepare saw it
+	case e.failure != nil:
+		return l.wait(tx, e, stored, known)
+	}
+	if err := mended(tx, lead); err != nil {
+		return err
 	}
 	if digits != "" {
 		// An opt-out may have been written by hand, into its own record only.

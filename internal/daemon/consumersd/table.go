@@ -41,7 +41,9 @@ func table() []row {
 	return []row{
 		// Decide: a fold of some hundreds costs as much as one event.
 		{durable: contracts.Billing, stream: contracts.StreamWebhooks, max: 400, handler: (*parts).billing},
-		{durable: contracts.Leads, stream: contracts.StreamWebhooks, max: 200, handler: (*parts).leads},
+		// Reads from Graph take their time, and some hang: many batches side by side, whose
+		// leads are committed together as they come.
+		{durable: contracts.Leads, stream: contracts.StreamWebhooks, max: 4, workers: 256, handler: (*parts).leads},
 		{durable: contracts.Optouts, stream: contracts.StreamWebhooks, max: 400, handler: (*parts).optouts},
 		// Carry out: while one batch waits for Twilio, another claims.
 		{durable: contracts.SMSSender, stream: contracts.StreamCRM, max: 64, workers: 4, handler: (*parts).sms},
@@ -114,8 +116,11 @@ func (p *parts) billing(_ context.Context, _ *errgroup.Group, store *state.Store
 	if err != nil {
 		return nil, err
 	}
-	// Preparing is decoding, but for the rare read from Stripe.
-	return bus.Fold(contracts.Billing, store, 8, b.Prepare, b.Decide), nil
+	parallel := 1 // preparing is decoding
+	if o.Reader != nil {
+		parallel = 8 // but for the rare read from Stripe, which nobody else has to wait for
+	}
+	return bus.Fold(contracts.Billing, store, parallel, b.Prepare, b.Decide), nil
 }
 
 func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
@@ -134,7 +139,7 @@ func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) 
 	if err != nil {
 		return nil, err
 	}
-	return bus.Fold(contracts.Leads, store, 32, l.Prepare, l.Decide), nil
+	return bus.Fold(contracts.Leads, store, 4, l.Prepare, l.Decide), nil
 }
 
 func (p *parts) optouts(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
