@@ -107,15 +107,15 @@ func (g *Graph) ask(ctx context.Context, path string, query url.Values, token st
 	}
 	var answer struct {
 		Error struct {
-			Code    int `json:"code"`
-			Subcode int `json:"error_subcode"`
+			Message string `json:"message"`
+			Code    int    `json:"code"`
 		} `json:"error"`
 	}
 	if json.Unmarshal(body, &answer) != nil && resp.StatusCode == http.StatusOK {
 		return outcome.Temporary(outcome.Malformed, errors.New("no readable answer of Graph's"))
 	}
 	if resp.StatusCode != http.StatusOK || answer.Error.Code != 0 {
-		kind, reason, advice := judge(resp.StatusCode, answer.Error.Code, answer.Error.Subcode)
+		kind, reason, advice := judge(resp.StatusCode, answer.Error.Code, answer.Error.Message)
 		return &outcome.Error{Kind: kind, Reason: reason, Err: errors.New(advice + " (code " + strconv.Itoa(answer.Error.Code) + ")")}
 	}
 	if err := json.Unmarshal(body, into); err != nil {

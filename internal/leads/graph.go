@@ -248,10 +248,7 @@ func (g *Graph) read(ctx context.Context, id, fields string) (form, error) {
 	unreadable := json.Unmarshal(body, &answer)
 	regain := regainAccess(resp.Header)
 	if e := answer.Error; resp.StatusCode != http.StatusOK || e.Code != 0 {
-		kind, reason, advice := judge(resp.StatusCode, e.Code, e.Subcode)
-		if e.Code == 100 && strings.Contains(e.Message, "appsecret_proof") { // the one refusal of this code that all calls meet
-			kind, reason, advice = outcome.KindBlocked, outcome.Refused, misused
-		}
+		kind, reason, advice := judge(resp.StatusCode, e.Code, e.Message)
 		failure := &outcome.Error{Kind: kind, Reason: reason, Err: &refusal{resp.StatusCode, e.Code, e.Subcode, advice}}
 		if reason == outcome.RateLimited {
 			failure.After = g.holdFor(max(regain, time.Minute))
@@ -292,8 +289,8 @@ func (r *refusal) aboutFields() bool { return r.permission() || r.code == 100 &&
 // errPermission is that of a token which may not read the answers of a lead.
 var errPermission = errors.New(forbidden)
 
-// judge sorts Graph's refusals. code and subcode are 0 where the answer had none, and
-// then the HTTP status decides. Nearly all errors come with status 400.
+// judge sorts Graph's refusals. code is 0 where the answer had none, and then the HTTP
+// status decides. Nearly all errors come with status 400.
 //
 //	temporary  1 2 (Graph's trouble) · 4 17 32 341 613 80000–80014 (too many calls) ·
 //	           368 (blocked for a while) · 5xx · 429 · whatever is not listed
@@ -303,7 +300,7 @@ var errPermission = errors.New(forbidden)
 //	           form: version, path)
 //
 // https://developers.facebook.com/docs/graph-api/guides/error-handling
-func judge(status, code, subcode int) (outcome.Kind, outcome.Reason, string) {
+func judge(status, code int, message string) (outcome.Kind, outcome.Reason, string) {
 	switch {
 	case code == 190 || code == 102 || code == 104:
 		return outcome.KindBlocked, outcome.Auth, "the token is refused; renew FACEBOOK_PAGE_ACCESS_TOKEN and restart consumers"
@@ -315,6 +312,8 @@ func judge(status, code, subcode int) (outcome.Kind, outcome.Reason, string) {
 		return outcome.KindTemporary, outcome.Refused, "it has blocked us for a while"
 	case code == 10 || code >= 200 && code <= 299:
 		return outcome.KindPermanent, outcome.Refused, forbidden
+	case code == 100 && strings.Contains(message, "appsecret_proof"): // the one refusal of this code that all calls meet
+		return outcome.KindBlocked, outcome.Refused, misused
 	case code == 100 || code == 803:
 		return outcome.KindPermanent, outcome.Unknown, "it does not exist, or is hidden from the token"
 	case code == 3 || code == 12 || code == 2500 || code == 2635:

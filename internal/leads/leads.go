@@ -116,7 +116,7 @@ func (l *Leads) Prepare(ctx context.Context, m contracts.Message) (Event, error)
 	if err != nil {
 		return Event{}, err
 	}
-	if known && complete(there) {
+	if known && !there.Pending {
 		return Event{lead: contracts.Lead{ID: a.leadID}, known: true}, nil
 	}
 	e := Event{message: contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence, Time: m.Time, Attempt: m.Attempt}}
@@ -139,10 +139,6 @@ func (l *Leads) Prepare(ctx context.Context, m contracts.Message) (Event, error)
 	return e, nil
 }
 
-// complete says whether a lead's form is in its record. The former release takes pending
-// for a field of its own and drops it.
-func complete(lead contracts.Lead) bool { return !lead.Pending && lead.Answers != nil }
-
 // Decide creates the lead, or completes it, with its contact and its welcome text, all from
 // the event and the records. nil: done, or the lead is there already. An error is one of
 // wait where Graph does not give the lead, and else the transaction's.
@@ -163,7 +159,7 @@ func (l *Leads) Decide(tx *state.Tx, e Event) error {
 	}
 	stored, known, err := state.Get[contracts.Lead](tx, key)
 	switch {
-	case err != nil || known && complete(stored):
+	case err != nil || known && !stored.Pending:
 		return err
 	case e.known:
 		return outcome.NotYet(time.Second) // somebody deleted it since Prepare saw it

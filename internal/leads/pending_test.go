@@ -184,7 +184,7 @@ func TestPendingUntilGraphAnswers(t *testing.T) {
 			lead, _ := get[contracts.Lead](r, "lead.1")
 			lead.Lookups = 0
 			if diff := cmp.Diff(contracts.Lead{ID: "1", CreatedAt: morning, PageID: "111", FormID: "222", AdID: "333", Status: contracts.LeadNew,
-				PhoneIssue: "missing", Pending: true}, lead); diff != "" {
+				PhoneIssue: "missing", Pending: true, Answers: contracts.Answers{}}, lead); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if keys := r.keysOf("sms."); len(keys) > 0 {
@@ -438,20 +438,9 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// TestWhatHappensToAPendingLead: others may change its record meanwhile, and so may the
-// former release, which drops what it does not know.
+// TestWhatHappensToAPendingLead: others may change its record meanwhile.
 func TestWhatHappensToAPendingLead(t *testing.T) {
 	t.Parallel()
-	change := func(f func(*contracts.Lead)) func(*state.Tx) error {
-		return func(tx *state.Tx) error {
-			l, _, err := state.Get[contracts.Lead](tx, "lead.1")
-			if err != nil {
-				return err
-			}
-			f(&l)
-			return tx.Put("lead.1", l)
-		}
-	}
 	buyer := client("cus_1", "", "", contracts.CustomerClient)
 	buyer.Refs = []contracts.LeadRef{{ID: "1", Kind: "metadata", At: morning, Event: "evt_1"}}
 	for name, c := range map[string]struct {
@@ -459,11 +448,10 @@ func TestWhatHappensToAPendingLead(t *testing.T) {
 		status    contracts.LeadStatus
 		texts     int
 	}{
-		"nothing":                           {func(*state.Tx) error { return nil }, contracts.LeadNew, 1},
-		"the former release drops the mark": {change(func(l *contracts.Lead) { l.Pending, l.Lookups = false, 0 }), contracts.LeadNew, 1},
-		"it became a client":                {func(tx *state.Tx) error { return identity.SetCustomer(tx, buyer) }, contracts.LeadClient, 0},
-		"its number opted out":              {func(tx *state.Tx) error { return optOut(tx, mobile[1:], morning) }, contracts.LeadOptedOut, 0},
-		"a person deleted the record":       {func(tx *state.Tx) error { return tx.Delete("lead.1") }, contracts.LeadNew, 1},
+		"nothing":                     {func(*state.Tx) error { return nil }, contracts.LeadNew, 1},
+		"it became a client":          {func(tx *state.Tx) error { return identity.SetCustomer(tx, buyer) }, contracts.LeadClient, 0},
+		"its number opted out":        {func(tx *state.Tx) error { return optOut(tx, mobile[1:], morning) }, contracts.LeadOptedOut, 0},
+		"a person deleted the record": {func(tx *state.Tx) error { return tx.Delete("lead.1") }, contracts.LeadNew, 1},
 		"its number was welcomed an hour ago": {func(tx *state.Tx) error {
 			return tx.Put("contact."+mobile[1:], contracts.Contact{Phone: mobile, Leads: []string{}, Customers: []string{}, Welcomes: []contracts.Welcome{{LeadID: "9", At: morning.Add(-time.Hour)}}})
 		}, contracts.LeadNew, 0},
