@@ -103,6 +103,26 @@ func Apply(ctx context.Context, js jetstream.JetStream, replicas int, without ..
 	return walk(ctx, js, replicas, true, without)
 }
 
+// CreateWebhooks creates the stream of webhooks where it is missing, and nothing else:
+// it is what the edge may do, so that it can start first.
+func CreateWebhooks(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	declared, err := Declared(replicas)
+	if err != nil {
+		return err
+	}
+	c := declared[0].Config
+	if _, err = js.Stream(ctx, c.Name); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err != nil {
+			return fmt.Errorf("looking for stream %s: %w", c.Name, err)
+		}
+		return nil
+	}
+	if _, err := js.CreateStream(ctx, c); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return fmt.Errorf("creating stream %s: %w", c.Name, err)
+	}
+	return nil
+}
+
 // Diff reports what is missing or differs, and creates nothing.
 func Diff(ctx context.Context, js jetstream.JetStream, replicas int, without ...string) ([]Drift, error) {
 	return walk(ctx, js, replicas, false, without)

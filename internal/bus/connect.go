@@ -12,10 +12,12 @@ import (
 
 // Connect makes a connection that outlives every outage of the server: it is usable
 // at once, and while no server answers, publishes fail. Credentials that the server
-// refuses end it: lost is then called once, with a one-line reason.
+// refuses end it: lost is then called once, with a one-line reason. The name is that of
+// the user in nats.conf: answers come to its own inbox, which is all that it may read.
 func Connect(url, credsFile, name string, log *slog.Logger, lost func(error), opts ...nats.Option) (jetstream.JetStream, error) {
 	opts = append([]nats.Option{
 		nats.Name(name),
+		nats.CustomInboxPrefix(InboxPrefix(name)),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
@@ -51,6 +53,15 @@ func Connect(url, credsFile, name string, log *slog.Logger, lost func(error), op
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
 	return js, nil
+}
+
+// InboxPrefix is where answers to a user of nats.conf go, so that no other user reads
+// them. The operator, who may do everything, keeps the default of all clients.
+func InboxPrefix(user string) string {
+	if user == "operator" {
+		return nats.InboxPrefix[:len(nats.InboxPrefix)-1] // without its last dot
+	}
+	return nats.InboxPrefix + user
 }
 
 // Ready says whether JetStream could store a webhook now: the WEBHOOKS stream has a

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"leadpipe/internal/bus"
 	"leadpipe/internal/bus/inproc"
 	"leadpipe/streams"
 )
@@ -167,7 +168,7 @@ func (s *Server) URL(user string) string {
 // Connect connects as a user of nats.conf; the connection closes with the test.
 func (s *Server) Connect(user string, opts ...nats.Option) *nats.Conn {
 	s.tb.Helper()
-	opts = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond)}, opts...)
+	opts = append([]nats.Option{nats.CustomInboxPrefix(bus.InboxPrefix(user)), nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond)}, opts...)
 	nc, err := nats.Connect(s.URL(user), opts...)
 	if err != nil {
 		s.tb.Fatal(err)

@@ -54,7 +54,7 @@ func work(url string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	js, err := bus.Connect(url, "", "worker", log, nil, nats.ReconnectWait(20*time.Millisecond))
+	js, err := bus.Connect(url, "", "consumers", log, nil, nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		return err
 	}

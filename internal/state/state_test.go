@@ -355,6 +355,7 @@ func TestLostAnswerIsNotASecondCommit(t *testing.T) {
 	b := open(t)
 	proxy := newProxy(t, b.Nodes[0].URL())
 	nc, err := nats.Connect(strings.Replace(b.URL("consumers"), strings.TrimPrefix(b.Nodes[0].URL(), "nats://"), proxy.addr, 1),
+		nats.CustomInboxPrefix("_INBOX.consumers"),
 		nats.MaxReconnects(-1), nats.ReconnectWait(5*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)

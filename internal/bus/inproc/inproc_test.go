@@ -72,6 +72,31 @@ func TestLeastRights(t *testing.T) {
 		{"read webhooks directly", request("$JS.API.DIRECT.GET.WEBHOOKS.webhooks.stripe.invoice.paid", ""), "operator"},
 		{"ask the leader for a webhook", request("$JS.API.STREAM.MSG.GET.WEBHOOKS", `{"seq":1}`), "consumers operator"},
 		{"list streams", request("$JS.API.STREAM.NAMES", ""), "operator"},
+		{"create the stream of webhooks", request("$JS.API.STREAM.CREATE.WEBHOOKS", `{}`), "edge consumers operator"},
+		{"ask about the state", request("$JS.API.STREAM.INFO.KV_crm", ""), "consumers operator"},
+		{"create a consumer of webhooks", request("$JS.API.CONSUMER.CREATE.WEBHOOKS.x", `{}`), "consumers operator"},
+		{"create a consumer of the state", request("$JS.API.CONSUMER.CREATE.KV_crm.x", `{}`), "consumers operator"},
+		{"create an unnamed consumer", request("$JS.API.CONSUMER.CREATE.WEBHOOKS", `{}`), "operator"},
+		{"create a durable the old way", request("$JS.API.CONSUMER.DURABLE.CREATE.WEBHOOKS.x", `{}`), "operator"},
+		{"take changes of the state", request("$JS.API.CONSUMER.MSG.NEXT.KV_crm.sheets", `{"batch":1,"no_wait":true}`), "consumers operator"},
+		{"pause a durable", request("$JS.API.CONSUMER.PAUSE.WEBHOOKS.billing", `{}`), "operator"},
+		{"restore a stream", request("$JS.API.STREAM.RESTORE.MINE", `{}`), "operator"},
+		{"take a stream's snapshot", request("$JS.API.STREAM.SNAPSHOT.KV_crm", `{}`), "operator"},
+		{"read the state through its leader", request("$JS.API.STREAM.MSG.GET.KV_crm", `{"seq":1}`), "operator"},
+		{"listen to what answers hold", subscribe("_INBOX.>"), "operator"},
+		{"listen to answers of one token", subscribe("_INBOX.*"), "operator"},
+		{"listen to any user's answers", subscribe("_INBOX.*.>"), "operator"},
+		{"listen to all that is three tokens long", subscribe("*.*.*"), "operator"},
+		{"listen to the edge's answers", subscribe("_INBOX.edge.>"), "edge operator"},
+		{"listen to the edge's answers in a group", subscribe("*.edge.>"), "operator"},
+		{"listen to the consumers' answers", subscribe("_INBOX.consumers.>"), "consumers operator"},
+		{"listen to one answer of the consumers", subscribe("_INBOX.consumers.*.*"), "consumers operator"},
+		{"listen to the operator's answers", subscribe("_INBOX.JQ4oTr7Xy0mZ1vQ2bN3cD4.*"), "operator"},
+		{"answer the consumers", publish("_INBOX.consumers.x.1"), "operator"},
+		{"answer the edge", publish("_INBOX.edge.x.1"), "operator"},
+		{"listen to advisories", subscribe("$JS.EVENT.>"), "operator"},
+		{"listen to acknowledgements", subscribe("$JS.ACK.>"), "operator"},
+		{"listen to the server", subscribe("$SYS.>"), "operator"},
 		{"create a missing stream", request("$JS.API.STREAM.CREATE.KV_crm", `{}`), "consumers operator"},
 		{"create a stream of its own", request("$JS.API.STREAM.CREATE.MINE", `{}`), "operator"},
 		{"change a stream", request("$JS.API.STREAM.UPDATE.WEBHOOKS", `{}`), "operator"},
@@ -94,6 +119,79 @@ func TestLeastRights(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What the consumers read stays theirs: the same read, and each other user's attempt at
+// hearing the answer.
+func TestAnswersReachWhoAskedAlone(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t)
+	if _, err := s.JetStream("consumers").Publish(t.Context(), "$KV.crm.lead.1", []byte(`{"phone":"+33639980000"}`)); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan string, 100)
+	hear := func(user, subject string) *nats.Conn {
+		nc := s.Connect(user)
+		if _, err := nc.Subscribe(subject, func(m *nats.Msg) { heard <- user + " on " + m.Subject }); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		return nc
+	}
+	conns := []*nats.Conn{hear("edge", "_INBOX.>"), hear("edge", "_INBOX.consumers.>"), hear("edge", ">"), hear("edge", "_INBOX.edge.>")}
+	read := func(user string) {
+		kv, err := s.JetStream(user).KeyValue(t.Context(), "crm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := kv.Get(t.Context(), "lead.1"); err != nil {
+			t.Fatal(err)
+		}
+		w, err := kv.WatchAll(t.Context()) // a consumer that delivers to the inbox
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case e := <-w.Updates():
+			if e == nil || e.Key() != "lead.1" {
+				t.Errorf("%s watches and sees %v", user, e)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s watches and sees nothing", user)
+		}
+		if err := w.Stop(); err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	read("consumers")
+	read("operator")
+	for _, nc := range conns {
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case what := <-heard:
+		t.Error("heard:", what)
+	default:
+	}
+	// The consumers can't hear the operator either; the operator hears all, as a proof that there was something.
+	hear("consumers", "_INBOX.>")
+	hear("operator", "_INBOX.consumers.>")
+	read("operator")
+	select {
+	case what := <-heard:
+		t.Error("heard:", what)
+	default:
+	}
+	read("consumers")
+	select {
+	case <-heard:
+	case <-time.After(5 * time.Second):
+		t.Error("the operator heard nothing, so this test hears nothing")
 	}
 }
 

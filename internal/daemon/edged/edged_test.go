@@ -161,6 +161,34 @@ func TestServerComesAndGoes(t *testing.T) {
 	}
 }
 
+// On a server where nothing has been created yet, the edge takes webhooks, and leaves
+// the rest to the consumers.
+func TestTheEdgeMayStartFirst(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.Bare)
+	cfg := config(t)
+	cfg.URL = s.Nodes[0].URL()
+	url, stop := running(t, cfg)
+	deadline := time.Now().Add(20 * time.Second)
+	for post(t, url, "evt_1") != 200 {
+		if time.Now().After(deadline) {
+			t.Fatal("no webhook is taken")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	var names []string
+	for name := range s.JetStream("operator").StreamNames(t.Context()).Name() {
+		names = append(names, name)
+	}
+	if len(names) != 1 || names[0] != "WEBHOOKS" {
+		t.Errorf("streams: %q", names)
+	}
+	s.Apply()
+	if err := stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 func TestWrongPasswordEndsTheProgramWithoutShowingIt(t *testing.T) {
 	t.Parallel()
 	s := natstest.New(t)

@@ -76,6 +76,9 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	}
 	defer js.Conn().Close()
 
+	if cfg.URL != "" {
+		go createStream(ctx, js, cfg.Replicas, log)
+	}
 	e, err := build(cfg, providers, js, log)
 	if err != nil {
 		return err
@@ -148,6 +151,28 @@ func build(cfg Config, o edge.Options, js jetstream.JetStream, log *slog.Logger)
 	}
 	log.Info("providers", "stripe", o.Stripe != nil, "facebook", o.Facebook != nil, "twilio", o.Twilio != nil)
 	return edge.New(o)
+}
+
+// createStream makes sure, once there is a server, that webhooks can be stored: a
+// deployment may begin with the edge.
+func createStream(ctx context.Context, js jetstream.JetStream, replicas int, log *slog.Logger) {
+	for said := false; ; {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := streams.CreateWebhooks(try, js, replicas)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if !said {
+			log.Warn("the stream of webhooks is not there yet, trying on", "reason", err.Error())
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // apply creates the streams and durables on the in-process server, which is ours.
