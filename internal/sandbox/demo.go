@@ -221,11 +221,11 @@ func (s *Sandbox) Busy(ctx context.Context) bool {
 		contracts.StreamCRM:      {contracts.SMSSender, contracts.Blacklist, contracts.Sheets},
 	} {
 		for _, n := range names {
-			c, err := s.JS.Consumer(ctx, stream, n)
+			settled, err := bus.Settled(ctx, s.JS, stream, n)
 			if errors.Is(err, jetstream.ErrConsumerNotFound) {
 				continue
 			}
-			if err != nil || c.CachedInfo().NumPending > 0 || c.CachedInfo().NumAckPending > 0 {
+			if err != nil || !settled {
 				return true
 			}
 		}

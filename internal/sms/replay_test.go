@@ -65,8 +65,8 @@ func (r *rig) drained(durables ...[2]string) {
 	js := r.nats.JetStream("operator")
 	for _, d := range durables {
 		eventually(r.tb, 30*time.Second, d[1]+" has nothing left", func() bool {
-			c, err := js.Consumer(context.Background(), d[0], d[1])
-			return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
+			ok, err := bus.Settled(context.Background(), js, d[0], d[1])
+			return err == nil && ok
 		})
 	}
 }

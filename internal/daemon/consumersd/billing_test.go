@@ -135,8 +135,7 @@ func (b *bench) run(processes, most int) time.Duration {
 	}
 	deadline := time.Now().Add(10 * time.Minute)
 	for {
-		c, err := b.js.Consumer(context.Background(), contracts.StreamWebhooks, contracts.Billing)
-		if err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0 {
+		if ok, err := bus.Settled(context.Background(), b.js, contracts.StreamWebhooks, contracts.Billing); err == nil && ok {
 			break
 		}
 		if time.Now().After(deadline) {
