@@ -4,6 +4,7 @@
 package natstest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/url"
@@ -33,6 +34,7 @@ type Server struct {
 }
 
 type options struct {
+	former   bool
 	lazySync bool
 	bare     bool
 	nodes    int
@@ -44,6 +46,10 @@ type Option func(*options)
 // LazySync leaves writing to disk to the operating system, for tests of volume
 // where durability is not the point.
 func LazySync(o *options) { o.lazySync = true }
+
+// Former lets the consumers listen to the inbox that programs of the first release have,
+// as nats.conf says to do while some of them still run.
+func Former(o *options) { o.former = true }
 
 // Bare applies no stream.
 func Bare(o *options) { o.bare = true }
@@ -57,6 +63,9 @@ func New(tb testing.TB, opts ...Option) *Server {
 	s := &Server{tb: tb, conf: Root(tb, "nats.conf"), dir: tb.TempDir(), opt: options{nodes: 1}}
 	for _, o := range opts {
 		o(&s.opt)
+	}
+	if s.opt.former {
+		s.conf = s.former()
 	}
 	s.Nodes = make([]*inproc.Server, s.opt.nodes)
 	s.ports = make([]int, s.opt.nodes)
@@ -82,6 +91,19 @@ func New(tb testing.TB, opts ...Option) *Server {
 		s.Apply()
 	}
 	return s
+}
+
+func (s *Server) former() string {
+	s.tb.Helper()
+	conf, err := os.ReadFile(s.conf)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	path := filepath.Join(s.dir, "nats.conf")
+	if err := os.WriteFile(path, bytes.Replace(conf, []byte(`"_INBOX.consumers.>"`), []byte(`"_INBOX.>"`), 1), 0o600); err != nil {
+		s.tb.Fatal(err)
+	}
+	return path
 }
 
 // Start starts node i again, on its old store and port.

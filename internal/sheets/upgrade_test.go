@@ -43,7 +43,7 @@ func TestFormerReleaseBesideThisOne(t *testing.T) {
 	program := filepath.Join(dir, "consumers")
 	run(tree, nil, "go", "build", "-o", program, "./cmd/consumers")
 
-	server := natstest.New(t, natstest.LazySync)
+	server := natstest.New(t, natstest.LazySync, natstest.Former)
 	js := server.JetStream("operator")
 	r := &rig{js: js, store: state.New(js, nil), clock: time.Now()}
 	s, w := dial(t, r, google.Options{Spreadsheets: []string{"sheet1"}, ReadsPerMinute: google.Unlimited, WritesPerMinute: google.Unlimited})
