@@ -57,6 +57,7 @@ fuzz: ## every fuzz target for 30 s
 
 nightly: ## property tests with 10,000 draws instead of 200
 	RAPID_CHECKS=10000 $(GO) test -timeout 80m ./internal/billing ./internal/identity ./internal/sheets ./internal/leads
+	RAPID_CHECKS=1000 $(GO) test -timeout 30m -run Property ./internal/bus
 
 stress: ## crashes, races, load and an outage at full size
 	STRESS=1 $(GO) test -timeout 30m -v -run 'FormerRelease|Crash|Race|FourProcesses|ExpiredToken' ./internal/sms ./internal/daemon/consumersd ./internal/leads ./internal/sheets

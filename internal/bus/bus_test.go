@@ -3,9 +3,11 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,10 +28,18 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	draws := "40" // of a property; each starts callers by the dozen
+	if d := os.Getenv("RAPID_CHECKS"); d != "" {
+		draws = d
+	}
+	if err := flag.Set("rapid.checks", draws); err != nil {
+		panic(err)
+	}
 	// A cluster's server that is stopped while it still opens its streams can forget one
 	// of their files; nothing of ours runs in there.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
 }
 

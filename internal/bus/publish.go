@@ -1,14 +1,17 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"leadpipe/contracts"
@@ -25,10 +28,43 @@ const (
 	publishPause = 50 * time.Millisecond
 )
 
-// A Publisher stores webhooks in the WEBHOOKS stream.
+// A PublishMode says how messages are acknowledged.
+type PublishMode string
+
+// The modes, as PUBLISH_MODE spells them.
+const (
+	PublishAuto   PublishMode = "auto"   // one by one or many at a time, whichever is faster
+	PublishSingle PublishMode = "single" // always one by one
+	PublishGroup  PublishMode = "group"  // many at a time as soon as two wait
+)
+
+// ParsePublishMode reads a mode; empty is PublishAuto.
+func ParsePublishMode(s string) (PublishMode, error) {
+	switch m := PublishMode(s); m {
+	case "":
+		return PublishAuto, nil
+	case PublishAuto, PublishSingle, PublishGroup:
+		return m, nil
+	default:
+		return "", errors.New("must be auto, single or group")
+	}
+}
+
+// PublishOptions change what a publisher does; the zero value is PublishAuto.
+type PublishOptions struct {
+	Mode       PublishMode
+	Registerer prometheus.Registerer // takes the publisher's metrics; may be nil
+}
+
+// A Publisher stores webhooks in the WEBHOOKS stream. It is safe for concurrent use.
+// Nothing of it runs while no call of Publish is under way.
 type Publisher struct {
 	js      jetstream.JetStream
+	mode    PublishMode
 	refused atomic.Pointer[refusal]
+	queue   queue
+	took    *prometheus.HistogramVec
+	grouped prometheus.Histogram
 }
 
 // A refusal is a webhook that could not be stored, and when.
@@ -40,8 +76,27 @@ type refusal struct {
 // refusedFor is how long a refusal says that the next webhook would meet the same.
 const refusedFor = 10 * time.Second
 
-// NewPublisher makes a publisher over a connection.
-func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js: js} }
+// ErrBusy says that too much waits to be stored already.
+var ErrBusy = errors.New("too many messages wait to be stored")
+
+// NewPublisher makes a publisher over a connection, in PublishAuto.
+func NewPublisher(js jetstream.JetStream) *Publisher { return NewPublisherWith(js, PublishOptions{}) }
+
+// NewPublisherWith makes a publisher over a connection.
+func NewPublisherWith(js jetstream.JetStream, o PublishOptions) *Publisher {
+	p := &Publisher{js: js, mode: cmp.Or(o.Mode, PublishAuto),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "edge_publish_seconds", Help: "From sending a message, or a group, to JetStream's answer.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}, []string{"mode"}),
+		grouped: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "edge_publish_group_messages", Help: "Messages stored by one acknowledgement for several.",
+			Buckets: prometheus.ExponentialBuckets(2, 2, 9)}),
+	}
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(p.took, p.grouped)
+	}
+	return p
+}
 
 // Refused is why the last new message was not stored; nil: it was, or that is too
 // long ago to mean anything. Some reasons (a full disk, say) show in nothing else.
@@ -55,31 +110,30 @@ func (p *Publisher) Refused() error {
 // Publish stores messages, each once: an id that the stream has seen counts as
 // stored. nil: every one is on disk. Otherwise some may be stored; publishing them
 // again is safe. A try without an answer is repeated under the same id until ctx
-// ends, so that a killed leader costs seconds and no webhook.
+// ends, so that a killed leader costs seconds and no webhook. ErrBusy: nothing was
+// sent, since too much waits.
 func (p *Publisher) Publish(ctx context.Context, msgs []contracts.Message) error {
+	if p.groups() && !slices.ContainsFunc(msgs, large) {
+		return p.publishQueued(ctx, msgs)
+	}
 	if len(msgs) == 1 {
-		return p.publish(ctx, msgs[0])
+		return p.publish(ctx, msgs[0], func() {})
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(publishAtOnce)
 	for _, m := range msgs {
-		g.Go(func() error { return p.publish(ctx, m) })
+		g.Go(func() error { return p.publish(ctx, m, func() {}) })
 	}
 	return g.Wait()
 }
 
-func (p *Publisher) publish(ctx context.Context, m contracts.Message) error {
-	msg := nats.NewMsg(m.Subject)
-	msg.Data = m.Data
-	for k, v := range m.Header {
-		msg.Header.Set(k, v)
-	}
-	msg.Header.Set(jetstream.MsgIDHeader, m.ID)
-	for {
-		err := p.try(ctx, msg)
-		if err == nil {
-			return nil
-		}
+// publish stores one message by itself. It calls tried after its first try, when the
+// message no longer takes a place among those that are being sent.
+func (p *Publisher) publish(ctx context.Context, m contracts.Message, tried func()) error {
+	msg := natsMsg(m)
+	err := p.try(ctx, msg)
+	tried()
+	for ; err != nil; err = p.try(ctx, msg) {
 		if !repeatable(err) {
 			return fmt.Errorf("publishing %s: %w", contracts.PublicSubject(m.Subject), err)
 		}
@@ -89,12 +143,28 @@ func (p *Publisher) publish(ctx context.Context, m contracts.Message) error {
 		case <-time.After(publishPause):
 		}
 	}
+	return nil
+}
+
+func natsMsg(m contracts.Message) *nats.Msg {
+	msg := nats.NewMsg(m.Subject)
+	msg.Data = m.Data
+	for k, v := range m.Header {
+		msg.Header.Set(k, v)
+	}
+	msg.Header.Set(jetstream.MsgIDHeader, m.ID)
+	return msg
 }
 
 func (p *Publisher) try(ctx context.Context, msg *nats.Msg) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, publishTry)
 	defer cancel()
 	ack, err := p.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(contracts.StreamWebhooks), jetstream.WithRetryAttempts(0))
+	p.took.WithLabelValues(string(PublishSingle)).Observe(time.Since(start).Seconds())
 	switch {
 	case err != nil:
 		p.refused.Store(&refusal{time.Now(), err})

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"leadpipe/internal/bus"
 	"leadpipe/internal/daemon"
 )
 
@@ -22,6 +23,7 @@ type Config struct {
 	StripeSecrets   daemon.Secrets `envconfig:"STRIPE_WEBHOOK_SECRET" desc:"one or more whsec_…; unset: no Stripe route"`
 	StripeTolerance time.Duration  `envconfig:"STRIPE_TOLERANCE" default:"5m" desc:"how far a Stripe signature's time may be from now, to either side"`
 	PublishTimeout  time.Duration  `envconfig:"PUBLISH_TIMEOUT" default:"8s" desc:"how long a webhook waits to be stored; longer than a cluster elects a leader (5-7 s), shorter than Twilio waits (15 s)"`
+	PublishMode     string         `envconfig:"PUBLISH_MODE" default:"auto" desc:"auto, single or group: whether acknowledgements are made one by one or many at a time; auto takes what is faster"`
 
 	StripeKey daemon.Secret `envconfig:"STRIPE_API_KEY" desc:"for reconciliation, which the consumers do; the edge calls nobody"`
 	StripeURL string        `envconfig:"STRIPE_API_URL" desc:"as above"`
@@ -39,12 +41,15 @@ const longestPublish = 15 * time.Second
 
 // Validate names the first variable that can't be right.
 func (c Config) Validate() error {
-	var stripeURL, publish, replicas, listen error
+	var stripeURL, publish, mode, replicas, listen error
 	if c.StripeURL != "" {
 		stripeURL = daemon.URL("STRIPE_API_URL", c.StripeURL)
 	}
 	if c.PublishTimeout >= longestPublish {
 		publish = fmt.Errorf("PUBLISH_TIMEOUT: must be shorter than Twilio waits, %v", longestPublish)
+	}
+	if _, err := bus.ParsePublishMode(c.PublishMode); err != nil {
+		mode = fmt.Errorf("PUBLISH_MODE: %w", err)
 	}
 	if c.URL == "" && c.Replicas > 1 {
 		replicas = errors.New("STREAM_REPLICAS: more than 1 needs a cluster, named by NATS_URL")
@@ -53,7 +58,7 @@ func (c Config) Validate() error {
 		listen = errors.New("EDGE_ADDR: not an address such as :3000 or 127.0.0.1:3000")
 	}
 	return errors.Join(
-		listen, stripeURL, publish, replicas,
+		listen, stripeURL, publish, mode, replicas,
 		daemon.URL("PUBLIC_URL", c.PublicURL),
 		daemon.Positive("STRIPE_TOLERANCE", c.StripeTolerance),
 		daemon.Positive("PUBLISH_TIMEOUT", c.PublishTimeout),

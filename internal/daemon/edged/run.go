@@ -139,7 +139,11 @@ func verifiers(cfg Config) (o edge.Options, err error) {
 func build(cfg Config, o edge.Options, js jetstream.JetStream, log *slog.Logger) (*edge.Edge, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	publisher := bus.NewPublisher(js)
+	mode, err := bus.ParsePublishMode(cfg.PublishMode)
+	if err != nil {
+		return nil, fmt.Errorf("PUBLISH_MODE: %w", err)
+	}
+	publisher := bus.NewPublisherWith(js, bus.PublishOptions{Mode: mode, Registerer: reg})
 	o.Publisher, o.PublishTimeout, o.Log = publisher, cfg.PublishTimeout, log
 	o.Registerer, o.Metrics = reg, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	o.Ready = func(ctx context.Context) error {
