@@ -45,6 +45,7 @@ type Lead struct {
 	CampaignID     string          `json:"campaign_id,omitempty"`
 	Platform       string          `json:"platform,omitempty"`   // "fb" or "ig", as Meta says
 	Pending        bool            `json:"pending,omitempty"`    // announced, and Meta has not shown its form yet
+	Announced      uint64          `json:"announced,omitempty"`  // while pending: the sequence of its announcement
 	Lookups        int             `json:"lookups,omitempty"`    // while pending: how often Meta refused this lead, and no others with it
 	NoWelcome      string          `json:"no_welcome,omitempty"` // why no welcome was sent: "consent", the box that REQUIRE_CONSENT names was not ticked
 }

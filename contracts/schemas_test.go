@@ -41,7 +41,7 @@ var records = map[string]any{
 		Phone: "+33639980102", FormID: "202", PageID: "101", Status: contracts.LeadClient, CustomerID: "cus_1", OptedOutAt: day,
 		Answers: map[string][]string{"budget": {"1000"}, "empty": {}}, CustomerStatus: contracts.CustomerClient, ContactedAt: day,
 		PhoneIssue: "not_mobile", Disclaimers: map[string]bool{"sms": true}, AdID: "404",
-		CampaignID: "505", Platform: "fb", Pending: true, Lookups: 3, NoWelcome: "consent"},
+		CampaignID: "505", Platform: "fb", Pending: true, Announced: 7, Lookups: 3, NoWelcome: "consent"},
 	"contact": contracts.Contact{Phone: "+33639980102", Leads: []string{"1234567890123456"}, Customers: []string{"cus_1"}, OptedOutAt: day, OptedInAt: day,
 		UnclearAt: day, ClearedAt: day, AskedAt: day, LastSMSAt: day, Welcomes: []contracts.Welcome{{LeadID: "1234567890123456", At: day}}},
 	"customer": contracts.Customer{ID: "cus_1", Email: "camille@example.com", Phone: "+33639980102", Name: "Camille Martin", LeadID: "1234567890123456",

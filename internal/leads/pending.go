@@ -80,6 +80,9 @@ func (l *Leads) wait(tx *state.Tx, e Event, stored contracts.Lead, known bool) e
 		lead = e.lead
 	}
 	lead.Pending = true
+	if lead.Announced == 0 {
+		lead.Announced = m.Sequence
+	}
 	if alone {
 		lead.Lookups = min(lookups, lead.Lookups+1)
 	}

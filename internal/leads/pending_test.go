@@ -192,7 +192,7 @@ func TestPendingUntilGraphAnswers(t *testing.T) {
 			await(t, "all records", func() bool { return len(r.keysOf("lead.")) == len(ls) })
 			for i, l := range ls {
 				lead, _ := get[contracts.Lead](r, "lead."+l.ID)
-				lead.Lookups = 0
+				lead.Lookups, lead.Announced = 0, 0
 				if diff := cmp.Diff(contracts.Lead{ID: l.ID, CreatedAt: morning, PageID: "111", FormID: "222", AdID: "333", Status: contracts.LeadNew,
 					PhoneIssue: "missing", Pending: true, Answers: contracts.Answers{}}, lead); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", faults[i], diff)

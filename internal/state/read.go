@@ -112,10 +112,19 @@ func asRevision(seq uint64, h nats.Header, data []byte) revision {
 // false where there is none. Unlike a direct get it never answers with an older
 // state than one that the leader has acknowledged.
 func (s *Store) Last(ctx context.Context, subject string) (contracts.Message, bool, error) {
-	req := []byte(`{"last_by_subj":` + strconv.Quote(subject) + `}`)
+	return s.webhook(ctx, `{"last_by_subj":`+strconv.Quote(subject)+`}`)
+}
+
+// Webhook reads the message of the WEBHOOKS stream with a sequence; false where it is no
+// longer there.
+func (s *Store) Webhook(ctx context.Context, sequence uint64) (contracts.Message, bool, error) {
+	return s.webhook(ctx, `{"seq":`+strconv.FormatUint(sequence, 10)+`}`)
+}
+
+func (s *Store) webhook(ctx context.Context, which string) (contracts.Message, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.try)
 	defer cancel()
-	m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+contracts.StreamWebhooks, req)
+	m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+contracts.StreamWebhooks, []byte(which))
 	if err != nil {
 		return contracts.Message{}, false, fmt.Errorf("asking the WEBHOOKS leader: %w", err)
 	}

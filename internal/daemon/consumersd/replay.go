@@ -135,6 +135,9 @@ func (op *operator) replay(r row, part bus.Range, said *replayed) error {
 			reason := daemon.Redact(o.Error())
 			if o.Kind == outcome.KindNotYet {
 				reason = "due in " + o.After.Round(time.Second).String()
+				if o.Err != nil {
+					reason += ": " + daemon.Redact(o.Error())
+				}
 			}
 			said.Failed = append(said.Failed, notReplayed{batch[i].Sequence, contracts.PublicSubject(batch[i].Subject), string(o.Kind), reason})
 			if o.Kind == outcome.KindBlocked {
@@ -145,7 +148,7 @@ func (op *operator) replay(r row, part bus.Range, said *replayed) error {
 		return ctx.Err()
 	}
 	err = bus.Messages(ctx, op.js, part, func(m contracts.Message, left uint64) error {
-		if batch = append(batch, m); len(batch) < r.max {
+		if batch = append(batch, m); len(batch) < max(r.max, r.workers) {
 			return nil
 		}
 		op.progress.show("messages handled", uint64(said.Messages), uint64(said.Messages)+uint64(len(batch))+left)

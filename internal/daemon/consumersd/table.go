@@ -123,7 +123,7 @@ func (p *parts) billing(_ context.Context, _ *errgroup.Group, store *state.Store
 	return bus.Fold(contracts.Billing, store, parallel, b.Prepare, b.Decide), nil
 }
 
-func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
+func (p *parts) leads(ctx context.Context, g *errgroup.Group, store *state.Store) (bus.Handler, error) {
 	welcome, err := leads.ParseWelcome(p.cfg.WelcomeText)
 	if err != nil {
 		return nil, err
@@ -139,7 +139,12 @@ func (p *parts) leads(_ context.Context, _ *errgroup.Group, store *state.Store) 
 	if err != nil {
 		return nil, err
 	}
-	return bus.Fold(contracts.Leads, store, 4, l.Prepare, l.Decide), nil
+	handle := bus.Fold(contracts.Leads, store, 64, l.Prepare, l.Decide)
+	g.Go(func() error {
+		p.askForPending(ctx, store, handle)
+		return nil
+	})
+	return handle, nil
 }
 
 func (p *parts) optouts(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {
