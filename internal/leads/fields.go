@@ -36,18 +36,23 @@ func kindOf(plain string) fieldKind {
 	if has("consent", "consentement", "rgpd", "gdpr", "agree", "accepte", "acceptez", "accept", "newsletter", "optin") || strings.Contains(plain, "opt_in") {
 		return agreesField
 	}
+	theNumber := asksForTheNumber(plain, has)
 	switch { // a question about something else, in which such a word occurs
-	case len(words) > 12,
-		has("type", "marque", "modele", "forfait", "operateur", "brand", "model", "plan", "quand", "when", "time", "moment", "comment", "how",
+	case len(words) > 16,
+		has("type", "marque", "modele", "forfait", "operateur", "brand", "model", "plan", "quand", "when", "time", "moment", "how",
 			"combien", "nombre", "moyen", "method", "way", "pourquoi", "why", "avez", "possedez", "do"),
-		begins("prefer", "heure", "horaire", "assur", "souhait", "recevoir", "receive", "abonn", "joign", "rappel"):
+		begins("prefer", "heure", "horaire", "assur", "souhait", "abonn"):
 		return otherField
-	case emails[plain] || has("email", "emails", "mail", "courriel", "mel") || strings.Contains("_"+plain+"_", "_e_mail_"):
+	case !theNumber && (has("comment") && !has("vous", "te", "you") || begins("recevoir", "receive", "joign", "rappel")):
+		return otherField
+	case emails[plain] || has("email", "emails", "mail", "courriel", "mel", "emailaddress") || strings.Contains("_"+plain+"_", "_e_mail_") ||
+		begins("electroni") && has("adresse", "courrier", "correo", "address", "mail"):
 		return emailField
-	case phones[plain] || isPhone(has):
+	case theNumber || phones[plain] || isPhone(has):
 		return phoneField
 	case has("entreprise", "societe", "company", "business", "produit", "product", "chien", "animal", "enfant", "child", "pet", "utilisateur", "user",
-		"username", "projet", "project", "site", "ville", "city", "rue", "street", "magasin", "store", "conjoint", "parrain", "organisation", "ecole", "school"):
+		"username", "projet", "project", "site", "ville", "city", "rue", "street", "magasin", "store", "conjoint", "parrain", "organisation", "ecole", "school",
+		"banque", "bank", "conseiller", "advisor", "agence", "agency", "etablissement", "commune", "association", "club"):
 		return otherField
 	}
 	return nameKind(plain, has)
@@ -55,23 +60,47 @@ func kindOf(plain string) fieldKind {
 
 // phones and emails are names that the words below would not tell.
 var (
-	phones = map[string]bool{"contact_number": true, "number": true, "votre_numero": true, "numero": true, "mon_numero": true, "your_number": true, "num": true}
+	phones = map[string]bool{"contact_number": true, "contact_no": true, "number": true, "votre_numero": true, "votre_n": true, "numero": true, "mon_numero": true,
+		"your_number": true, "num": true, "ligne_directe": true, "06": true, "whats_app": true}
 	emails = map[string]bool{"contact_email": true, "adresse_mail": true}
 )
 
+// asksForTheNumber knows questions that ask for a number whatever else they say: "laissez
+// votre numéro de téléphone pour être rappelé".
+func asksForTheNumber(plain string, has func(...string) bool) bool {
+	if !has("numero", "number", "num", "n") || !isPhone(has) && isOtherNumber(has) {
+		return false
+	}
+	for _, of := range []string{"votre", "ton", "your", "quel", "which", "un", "a", "the"} {
+		if has(of) && (isPhone(has) || strings.HasSuffix(plain, "_"+of+"_numero") || strings.HasSuffix(plain, "_"+of+"_number") ||
+			has("laissez", "rappele", "rappeler", "joindre", "contacter", "appeler", "call", "reach", "callback")) {
+			return true
+		}
+	}
+	return has("callback")
+}
+
 func isPhone(has func(...string) bool) bool {
-	if has("telephone", "telephones", "tel", "phone", "phonenumber", "mobile", "portable", "gsm", "whatsapp", "cellphone", "cell", "handy", "telefon", "telefono") {
+	if has("telephone", "telephones", "telephonique", "telephoniques", "tel", "numtel", "phone", "phone1", "phone2", "phonenumber", "mobile", "portable", "gsm", "whatsapp", "cellphone",
+		"cell", "cellulaire", "cellulare", "celular", "handy", "handynummer", "telefon", "telefonnummer", "telefono") {
 		return true
 	}
-	// A number that is no other number.
-	return has("numero", "number", "num") && has("contact", "joindre", "appeler", "call", "reach", "sms")
+	return has("numero", "number", "num") && !isOtherNumber(has) && has("contact", "joindre", "appeler", "call", "reach", "sms")
+}
+
+// isOtherNumber knows what else has a number, which may have to be quoted in a call.
+func isOtherNumber(has func(...string) bool) bool {
+	return has("commande", "order", "dossier", "client", "siret", "siren", "tva", "vat", "contrat", "contract", "rue", "street", "house", "securite", "security",
+		"compte", "account", "immatriculation", "registration", "licence", "license", "passport", "passeport", "facture", "invoice", "departement", "suivi",
+		"tracking", "reference", "devis", "quote", "serie", "serial", "lot", "carte", "card", "etage", "chambre", "room")
 }
 
 func nameKind(plain string, has func(...string) bool) fieldKind {
-	first := has("prenom", "prenoms", "firstname", "forename", "givenname") || strings.Contains(plain, "first_name") || strings.Contains(plain, "given_name")
-	last := has("nom", "surname", "lastname", "familyname") || strings.Contains(plain, "last_name") || strings.Contains(plain, "family_name")
+	first := has("prenom", "prenoms", "firstname", "forename", "givenname", "vorname") || strings.Contains(plain, "first_name") || strings.Contains(plain, "given_name")
+	last := has("nom", "surname", "lastname", "familyname", "nachname") || strings.Contains(plain, "last_name") || strings.Contains(plain, "family_name")
 	switch {
-	case first && last, strings.Contains(plain, "nom_complet"), strings.Contains(plain, "full_name"), plain == "fullname", plain == "nomprenom":
+	case first && last, strings.Contains(plain, "nom_complet"), strings.Contains(plain, "full_name"), plain == "fullname", plain == "nomprenom",
+		strings.Contains(plain, "comment_vous_appelez"), strings.Contains(plain, "vous_appelez_vous"):
 		return nameField
 	case first:
 		return firstField

@@ -44,7 +44,7 @@ func newFacebook(t *testing.T) *facebook {
 	}
 	ts := httptest.NewServer(graph)
 	t.Cleanup(ts.Close)
-	f := &facebook{Server: natstest.New(t, natstest.LazySync), t: t, graph: graph}
+	f := &facebook{Server: natstest.New(t, natstest.LazySync, natstest.Former), t: t, graph: graph}
 	f.js = f.JetStream("operator")
 	f.store = state.New(f.js, nil)
 	if f.cfg, err = daemon.Defaults[Config](); err != nil {
@@ -64,7 +64,9 @@ func (f *facebook) announce(first, n int, fault meta.Fault) {
 		f.graph.AddLead(l)
 		f.graph.SetFaultOf(l.ID, fault)
 		var body struct {
-			Entry []struct{ Changes []struct{ Value json.RawMessage } }
+			Entry []struct {
+				Changes []struct{ Value json.RawMessage }
+			}
 		}
 		if err := json.Unmarshal(meta.Webhook(meta.AsStrings, l), &body); err != nil {
 			f.t.Fatal(err)
