@@ -37,7 +37,7 @@ type Options struct {
 // A Step is one thing that happened, as Trace tells it.
 type Step struct {
 	At       time.Time
-	Kind     string // "webhook", "record", "sms", "incident", …
+	Kind     string // "webhook", "record", "text" or "incident"
 	Title    string
 	Detail   string
 	Stream   string

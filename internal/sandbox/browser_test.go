@@ -274,6 +274,25 @@ func TestBrowserEveryButton(t *testing.T) {
 	p.row("Opt-outs", "+33639980150", "STOP")
 	p.await(said + `.includes("stream get WEBHOOKS --last-for 'webhooks.twilio.*.33639980150'")`)
 
+	// The whole story of a number, with the number masked until a click.
+	p.fill("#who", "06 39 98 01 50")
+	p.click("#search button")
+	p.await(`document.getElementById("trace-title").textContent === "What happened to 06 39 98 01 50"`)
+	for _, kind := range []string{"webhook", "record", "text"} {
+		p.await(fmt.Sprintf(`document.querySelector("#steps .step.%s .title")`, kind))
+	}
+	if shown := evaluate[string](p, `document.getElementById("steps").innerText`); strings.Contains(shown, "3639980150") || !strings.Contains(shown, "STOP") {
+		t.Errorf("the story shows %q", shown)
+	}
+	p.shoot("search-1440-en")
+	p.contrast()
+	p.click("#trace-close")
+	p.await(`document.getElementById("trace").hidden`)
+	p.fill("#who", "nobody@example.com")
+	p.click("#search button")
+	p.await(`document.getElementById("trace-title").textContent.startsWith("Nothing is known of this.")`)
+	p.click("#trace-close")
+
 	// The same again, and backwards: nothing new is texted, and no row is added.
 	settle(t, s)
 	before := p.world()

@@ -16,6 +16,7 @@ import (
 
 	"leadpipe/contracts"
 	"leadpipe/internal/console"
+	"leadpipe/internal/daemon/consumersd"
 )
 
 //go:embed panel
@@ -28,7 +29,7 @@ func (s *Sandbox) Page(ctx context.Context, addr string) error {
 	if err != nil {
 		return fmt.Errorf("SANDBOX_ADDR: %w", err)
 	}
-	c, err := console.New(console.Options{JS: s.JS, Addr: l.Addr().String(), Panel: s.panel()})
+	c, err := console.New(console.Options{JS: s.JS, Addr: l.Addr().String(), Panel: s.panel(), Trace: consumersd.Search(s.JS, "FR")})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}

@@ -188,7 +188,11 @@ func text(key string, m contracts.Message) []Step {
 	}
 	add(s.QueuedAt, "queued", words(labelled("to", s.To), quoted(s.Body)))
 	if !s.SentAt.IsZero() {
-		add(s.SentAt, "sent", s.SID)
+		sent := s.SentAt // Twilio's, in whole seconds: not before the call began
+		if s.ClaimedAt.After(sent) {
+			sent = s.ClaimedAt
+		}
+		add(sent, "sent", s.SID)
 	}
 	switch s.Status {
 	case contracts.SMSQueued, contracts.SMSSent: // told above

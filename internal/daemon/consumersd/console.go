@@ -37,9 +37,7 @@ func listenConsole(cfg Config, log *slog.Logger) (net.Listener, error) {
 // is what it then shows. It only looks on: its failure is no end of the work.
 func serveConsole(ctx context.Context, cfg Config, js jetstream.JetStream, l net.Listener, log *slog.Logger) (stop func(), err error) {
 	c, err := console.New(console.Options{JS: js, Addr: cfg.ConsoleAddr, Password: string(cfg.ConsolePassword),
-		Off: cfg.missing(), Log: log.With("part", "console"), Trace: func(ctx context.Context, id string) ([]console.Step, error) {
-			return search(ctx, js, cfg.Region, id)
-		}})
+		Off: cfg.missing(), Log: log.With("part", "console"), Trace: Search(js, cfg.Region)})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -55,18 +53,21 @@ func serveConsole(ctx context.Context, cfg Config, js jetstream.JetStream, l net
 	return func() { cancel(); <-ended }, nil
 }
 
-// search is what `consumers trace` tells, for the console.
-func search(ctx context.Context, js jetstream.JetStream, region, id string) ([]console.Step, error) {
-	story, err := trace.Find(ctx, js, id, trace.Options{Region: region})
-	if errors.Is(err, trace.ErrNoID) {
-		return nil, nil // nothing is known of it
+// Search is what `consumers trace` tells, for the console. region is that of numbers
+// without a country's prefix.
+func Search(js jetstream.JetStream, region string) func(context.Context, string) ([]console.Step, error) {
+	return func(ctx context.Context, id string) ([]console.Step, error) {
+		story, err := trace.Find(ctx, js, id, trace.Options{Region: region})
+		if errors.Is(err, trace.ErrNoID) {
+			return nil, nil // nothing is known of it
+		}
+		if err != nil {
+			return nil, err
+		}
+		var steps []console.Step
+		for _, s := range story.Steps {
+			steps = append(steps, console.Step(s))
+		}
+		return steps, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	var steps []console.Step
-	for _, s := range story.Steps {
-		steps = append(steps, console.Step(s))
-	}
-	return steps, nil
 }

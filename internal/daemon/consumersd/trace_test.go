@@ -42,11 +42,11 @@ func TestPrintable(t *testing.T) {
 func TestSearchOfTheConsole(t *testing.T) {
 	c := newShell(t)
 	c.want(0, "opted out", "opt-out", "0639980102")
-	steps, err := search(t.Context(), c.JetStream("consumers"), "FR", "0639980102")
+	steps, err := Search(c.JetStream("consumers"), "FR")(t.Context(), "0639980102")
 	if err != nil || len(steps) < 2 {
 		t.Errorf("%d steps, %v", len(steps), err)
 	}
-	if steps, err := search(t.Context(), c.JetStream("consumers"), "FR", "hello"); err != nil || len(steps) != 0 {
+	if steps, err := Search(c.JetStream("consumers"), "FR")(t.Context(), "hello"); err != nil || len(steps) != 0 {
 		t.Errorf("no id: %d steps, %v", len(steps), err)
 	}
 }
