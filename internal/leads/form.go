@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -203,6 +204,9 @@ func newLead(a announcement, f form, region string) (contracts.Lead, error) {
 	return lead, nil
 }
 
+// digitRuns are what may be a number in a sentence: "mon numéro : 06.39.98.01.02 (le soir)".
+var digitRuns = regexp.MustCompile(`\+?[0-9](?:[ .\-/]?[0-9]){8,14}`)
+
 // readPhone takes the first of the answers that can be texted; else the first that is a
 // number, else the first, with the reason why it can't be.
 func readPhone(lead *contracts.Lead, answers []string, region string) {
@@ -212,6 +216,12 @@ func readPhone(lead *contracts.Lead, answers []string, region string) {
 		if err == nil {
 			lead.Phone, lead.PhoneIssue = string(number), ""
 			return
+		}
+		for _, part := range digitRuns.FindAllString(answer, 4) { // with words around it
+			if number, err := phone.Textable(part, region); err == nil {
+				lead.Phone, lead.PhoneIssue = string(number), ""
+				return
+			}
 		}
 		var issue phone.Issue
 		if !errors.As(err, &issue) || lead.PhoneIssue == string(phone.NotMobile) || lead.PhoneIssue == string(issue) {
