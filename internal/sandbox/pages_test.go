@@ -81,6 +81,9 @@ func TestEveryBlockIsRun(t *testing.T) {
 	seen := map[string]bool{}
 	for _, b := range blocks(t) {
 		targets := b.makes()
+		if b.page == "operate.md" {
+			continue // TestRunbook runs them
+		}
 		if !b.sends() && !b.terminal() && !b.looks() && targets == nil {
 			t.Errorf("nothing runs these lines of %s:\n%s", b.page, b.text)
 		}
