@@ -18,7 +18,7 @@ import (
 	"leadpipe/internal/webhook/facebook"
 )
 
-// TestLeadsThatMetaDoesNotGive is a quarter of an hour of Meta's misbehaviour, through the
+// TestLeadsThatMetaDoesNotGive is some minutes of Meta's misbehaviour, through the
 // whole pipeline and with nothing hurried that matters: every lead has its row within a
 // minute of its announcement, and its form and text soon after Meta gives it; for a missing
 // permission there is one incident, after minutes, that is closed when the forms come.
