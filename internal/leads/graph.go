@@ -41,10 +41,10 @@ const (
 	// that were asked for before: so that some that hang leave room for those that come.
 	mostCalls = 256
 	mostAgain = 64
-	// longestQueue is the longest that a lead waits for its turn: with graphTimeout this
-	// leaves time to tell of it within a minute of its announcement. One that was asked for
+	// longestQueue is the longest that a lead waits for its turn, so that thousands which
+	// come while Graph does not answer are told of within a minute. One that was asked for
 	// before is soon told to come again, rather than keep others from being handled.
-	longestQueue = 10 * time.Second
+	longestQueue = 5 * time.Second
 	againQueue   = time.Second
 	// firstTrial and lastTrial are the pauses between two tries while Graph refuses us as a
 	// whole.
@@ -54,7 +54,7 @@ const (
 
 // What to do about some refusals.
 const (
-	forbidden = "the token may not read it; grant leads_retrieval and, in Leads Access Manager, access to this app"
+	forbidden = "the token may not read it; grant the permission leads_retrieval and, in Leads Access Manager, access to this app"
 	misused   = "all our calls are refused; check FACEBOOK_GRAPH_URL and that the first FACEBOOK_APP_SECRET is the app's"
 )
 
