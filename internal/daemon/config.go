@@ -86,11 +86,15 @@ type variable struct {
 	value           reflect.Value
 }
 
-// variables lists the fields of a configuration, those of embedded structs too.
+// variables lists the fields of a configuration, those of embedded structs too, and
+// without those that the environment does not set.
 func variables(cfg reflect.Value) []variable {
 	var out []variable
 	for i := range cfg.NumField() {
 		f := cfg.Type().Field(i)
+		if f.Tag.Get("ignored") == "true" { // envconfig's word for a field that no variable sets
+			continue
+		}
 		if f.Anonymous {
 			out = append(out, variables(cfg.Field(i))...)
 			continue

@@ -1,6 +1,7 @@
 package consumersd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -163,11 +164,13 @@ func (p *parts) optouts(_ context.Context, _ *errgroup.Group, store *state.Store
 	return bus.Fold(contracts.Optouts, store, 1, o.Prepare, o.Decide), nil
 }
 
+func (p *parts) callTime() time.Duration { return cmp.Or(p.cfg.CallTime, sms.Timeout) }
+
 // twilio is the connection that sms and blacklist share.
 func (p *parts) twilio() (*twilio.Client, error) {
 	if p.client == nil {
 		c, err := twilio.New(twilio.Options{Account: p.cfg.TwilioAccount, Token: p.cfg.TwilioTokens.First(), BaseURL: p.cfg.TwilioURL,
-			Timeout: sms.Timeout, Conns: 64})
+			Timeout: p.callTime(), Conns: 64})
 		if err != nil {
 			return nil, err
 		}
@@ -187,7 +190,7 @@ func (p *parts) sms(ctx context.Context, g *errgroup.Group, store *state.Store) 
 		return nil, fmt.Errorf("SMS_QUIET_HOURS: %w", err)
 	}
 	s, err := sms.New(sms.Options{Store: store, Look: store.Last, Twilio: client, From: p.cfg.TwilioFrom, Service: p.cfg.TwilioService,
-		PublicURL: p.cfg.PublicURL, Quiet: quiet, Log: p.log.With("durable", contracts.SMSSender), Metrics: p.reg})
+		PublicURL: p.cfg.PublicURL, Quiet: quiet, Lease: 3 * p.callTime(), Log: p.log.With("durable", contracts.SMSSender), Metrics: p.reg})
 	if err != nil {
 		return nil, err
 	}
