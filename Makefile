@@ -15,7 +15,7 @@ BROWSER := $(shell command -v "$${CHROMIUM:-/usr/bin/chromium}" || command -v ch
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-browser race fuzz nightly stress stress-browser bench lint ci streams-diff streams-apply
+.PHONY: help demo run build test test-browser race fuzz nightly stress stress-browser chaos cluster bench lint ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ stress: ## crashes, races, load and an outage at full size
 
 stress-browser: ## the console with 100,000 records and 50 webhooks a second, for ten minutes
 	STRESS=1 CHROMIUM="$(BROWSER)" $(GO) test -tags browser -timeout 30m -count 1 -v -run BrowserUnderLoad ./internal/sandbox
+
+chaos: ## kill, freeze and end the programs for 2 minutes while providers fail, then compare with what people expect; SEED= runs one again
+	@CHAOS_SEED=$(or $(SEED),0) $(QUICK) run ./cmd/sandbox chaos
+
+cluster: ## three servers from nats.conf, edge, consumers and traffic, to be killed by hand
+	@$(QUICK) run ./cmd/sandbox cluster
 
 bench: export GOFLAGS :=
 bench: ## the benchmarks, beside the raw JetStream ceiling of the same run

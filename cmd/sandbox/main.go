@@ -1,7 +1,8 @@
 // The sandbox runs the whole pipeline on this machine, with stand-ins for Stripe, Meta,
 // Twilio and Google: `sandbox demo` sends the example webhooks and shows what each one
 // caused, `sandbox run` stays, with a page to drive it, and `sandbox vendors` is the
-// stand-ins alone, for an edge and consumers that are started by hand.
+// stand-ins alone, for an edge and consumers that are started by hand. `sandbox chaos` and
+// `sandbox cluster` run the programs as processes of their own, and are hard on them.
 package main
 
 import (
@@ -12,9 +13,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"leadpipe/internal/chaos"
 	"leadpipe/internal/daemon"
 	"leadpipe/internal/sandbox"
 )
@@ -26,15 +29,22 @@ type config struct {
 	Conf     string `envconfig:"NATS_CONF" default:"nats.conf" desc:"configuration of the NATS server"`
 	Without  string `envconfig:"SANDBOX_WITHOUT" desc:"consumers that are left out, comma-separated, e.g. sms: demo then fails"`
 	Verbose  bool   `envconfig:"SANDBOX_VERBOSE" default:"false" desc:"show the programs' log"`
+
+	Seed   int           `envconfig:"CHAOS_SEED" default:"0" desc:"what sandbox chaos is drawn from; 0: a random one"`
+	Length time.Duration `envconfig:"CHAOS_TIME" default:"2m" desc:"how long its traffic and blows last; coming to rest takes another minute"`
 }
 
 func main() {
-	os.Exit(daemon.Main("sandbox demo|run|vendors: the whole pipeline on one machine, with stand-ins for the world, or these alone", os.Args[1:], run))
+	chaos.Child() // does not return in a program of chaos or of a cluster
+	os.Exit(daemon.Main("sandbox demo|run|vendors|chaos|cluster: the whole pipeline on one machine, with stand-ins for the world, or these alone", os.Args[1:], run))
 }
 
 func run(ctx context.Context, cfg config, args []string, log *slog.Logger) (err error) {
-	if len(args) != 1 || args[0] != "demo" && args[0] != "run" && args[0] != "vendors" {
-		return errors.New("say what to do: sandbox demo, sandbox run, or sandbox vendors")
+	if len(args) != 1 || !slices.Contains([]string{"demo", "run", "vendors", "chaos", "cluster"}, args[0]) {
+		return errors.New("say what to do: sandbox demo, run, vendors, chaos or cluster")
+	}
+	if args[0] == "chaos" || args[0] == "cluster" {
+		return hard(ctx, cfg, args[0])
 	}
 	if args[0] == "vendors" {
 		s, err := sandbox.Vendors(filepath.Join("data", "service-account.json"))

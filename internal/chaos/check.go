@@ -98,6 +98,9 @@ func (c *checker) stream(ctx context.Context) error {
 			}
 		}
 	}
+	// Whoever sent it names it so: https://github.com/cloudevents/spec says that source
+	// and id together tell one event from another.
+	named := map[string]int{}
 	told := map[string]bool{}
 	for _, cb := range c.w.twilio.Callbacks() {
 		told[contracts.MessageIDStatus(cb.MessageSID, cb.Status)] = cb.Answer == 200 || told[contracts.MessageIDStatus(cb.MessageSID, cb.Status)]
@@ -106,11 +109,13 @@ func (c *checker) stream(ctx context.Context) error {
 		c.stored[m.ID]++
 		who := known[m.ID]
 		_, status := told[m.ID]
+		name := m.Header[contracts.HeaderSource] + " " + m.Header[contracts.HeaderID]
+		if named[name]++; named[name] == 2 {
+			c.add(twice, who, "the event %s is in the stream twice, the second time as message %d", name, m.Sequence)
+		}
 		switch body := bodies[m.ID]; {
 		case who == nil && !status:
 			c.add(wrong, nil, "message %d of WEBHOOKS is %q, which nobody sent", m.Sequence, m.ID)
-		case c.stored[m.ID] == 2:
-			c.add(twice, who, "webhook %s is in the stream twice", m.ID)
 		case body != nil && !bytes.Equal(body, m.Data):
 			c.add(wrong, who, "webhook %s was changed on its way", m.ID)
 		}

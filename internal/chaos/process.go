@@ -34,6 +34,16 @@ type process struct {
 
 func (p *process) log() string { return filepath.Join(p.dir, p.name+".log") }
 
+// pid is the program's process, or 0.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // start starts the program, unless it runs.
 func (p *process) start() error {
 	p.mu.Lock()

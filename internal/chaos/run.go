@@ -132,7 +132,8 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	for _, what := range w.faults()[before:] {
 		r.Violations = append(r.Violations, Violation{Kind: wrong, What: what})
 	}
-	r.Webhooks, r.Answers, r.Texts, r.Took = len(send.ledger.acked), send.ledger.answers, len(w.twilio.Messages()), time.Since(begin)
+	r.Answers, _ = send.ledger.summary()
+	r.Webhooks, r.Texts, r.Took = len(send.ledger.acked), len(w.twilio.Messages()), time.Since(begin)
 	if len(r.Violations) == 0 {
 		r.Dir = ""
 		return r, os.RemoveAll(o.Dir)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -33,6 +34,13 @@ func (l *ledger) ack(d *delivery) (time.Time, bool) {
 	defer l.mu.Unlock()
 	at, ok := l.acked[d]
 	return at, ok
+}
+
+// summary gives the answers by status, and the longest time that one took.
+func (l *ledger) summary() (answers map[int]int, longest time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.answers), l.longest
 }
 
 func (l *ledger) note(d *delivery, status int, took time.Duration) {
