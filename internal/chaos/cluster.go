@@ -101,6 +101,8 @@ func (p *plan) patient() {
 
 // leaderOf names the server that leads a stream, or with a durable that durable.
 func (w *world) leaderOf(ctx context.Context, stream, durable string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	var cluster *jetstream.ClusterInfo
 	if durable == "" {
 		s, err := w.js.Stream(ctx, stream)
@@ -153,10 +155,10 @@ func (w *world) healthy(ctx context.Context) error {
 
 // awaitHealthy waits until the cluster can lose a server.
 func (w *world) awaitHealthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
-		try, stop := context.WithTimeout(ctx, 3*time.Second)
+		try, stop := context.WithTimeout(ctx, lookTime)
 		err := w.healthy(try)
 		stop()
 		if err == nil {

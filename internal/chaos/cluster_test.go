@@ -36,7 +36,7 @@ func TestClusterLosesServers(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), length+90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), length+3*time.Minute)
 	defer cancel()
 	send, begin := newSender(w), time.Now()
 	sent := make(chan error, 1)

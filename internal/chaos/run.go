@@ -107,20 +107,22 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	send := newSender(w)
 	w.faulty.Store(true)
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, o.Length+o.Wait)
+	sending, cancel := context.WithTimeout(ctx, o.Length+o.Wait)
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { w.hit(p.blows, start, o.Out) })
 	sent := make(chan error, 1)
-	go func() { sent <- send.send(ctx, p, start) }()
+	go func() { sent <- send.send(sending, p, start) }()
 	wg.Wait()
 	if err := sleep(ctx, time.Until(start.Add(o.Length))); err != nil {
-		return r, ctx.Err()
+		return r, err
 	}
 	w.faulty.Store(false)
 	never := <-sent
 	fmt.Fprintf(o.Out, "%s: all webhooks are sent, all programs run, providers are well; waiting until it is quiet\n", time.Since(start).Round(time.Second))
-	r.Violations, err = w.rest(ctx, p, send.ledger)
+	resting, stop := context.WithTimeout(ctx, o.Wait)
+	defer stop()
+	r.Violations, err = w.rest(resting, p, send.ledger)
 	if never != nil {
 		r.Violations = append(r.Violations, Violation{Kind: lost, What: never.Error()})
 	}
@@ -216,6 +218,8 @@ func final(found []Violation) bool {
 
 // quiet says whether every durable has handled all there is.
 func quiet(ctx context.Context, w *world) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	for _, d := range durables {
 		if settled, err := bus.Settled(ctx, w.js, d[0], d[1]); err != nil || !settled {
 			return false

@@ -239,12 +239,19 @@ var durables = [][2]string{
 	{contracts.StreamCRM, contracts.SMSSender}, {contracts.StreamCRM, contracts.Blacklist}, {contracts.StreamCRM, contracts.Sheets},
 }
 
+// lookTime is how long one look at the pipeline may take, before the next one.
+const lookTime = 3 * time.Second
+
 func (w *world) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var last error
 	for {
-		if last = w.lacks(ctx); last == nil {
+		// A request may be lost while a server starts: each has a time of its own.
+		try, stop := context.WithTimeout(ctx, lookTime)
+		last = w.lacks(try)
+		stop()
+		if last == nil {
 			return nil
 		}
 		if told := w.faults(); len(told) > 0 {

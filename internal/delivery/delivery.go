@@ -5,6 +5,7 @@
 package delivery
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ func Record(tx *state.Tx, key string, n News) error {
 		before = 0 // what we had decided counts less than that the text exists all the same
 	}
 	sms.SID = n.SID
+	was := sms.SentAt
 	if sms.SentAt.IsZero() || n.At.Before(sms.SentAt) {
 		sms.SentAt = n.At
 	}
@@ -63,7 +65,7 @@ func Record(tx *state.Tx, key string, n News) error {
 			return err
 		}
 	}
-	if err := arrived(tx, sms, n); err != nil {
+	if err := arrived(tx, sms, n, was); err != nil {
 		return err
 	}
 	switch {
@@ -82,8 +84,10 @@ func lost(sms contracts.SMS) bool {
 	return sms.Status == contracts.SMSUndelivered || sms.Status == contracts.SMSFailed
 }
 
-// arrived makes what a text says true of its number, or takes it back.
-func arrived(tx *state.Tx, sms contracts.SMS, n News) error {
+// arrived makes what a text says true of its number, or takes it back. was is when the
+// text was sent, as far as we knew before: a webhook that was on its way while its text's
+// call was answered may say an earlier time.
+func arrived(tx *state.Tx, sms contracts.SMS, n News, was time.Time) error {
 	digits := strings.TrimPrefix(sms.To, "+")
 	at := sms.SentAt
 	if lost(sms) {
@@ -94,9 +98,9 @@ func arrived(tx *state.Tx, sms contracts.SMS, n News) error {
 		if n.Code == Unsubscribed {
 			at = sms.SentAt // Twilio has told the number itself
 		}
-		return confirmed(tx, digits, at, sms.SentAt)
+		return confirmed(tx, digits, at, was, sms.SentAt)
 	case contracts.SMSWelcome:
-		if err := contacted(tx, sms.LeadID, at, sms.SentAt); err != nil {
+		if err := contacted(tx, sms.LeadID, at, was, sms.SentAt); err != nil {
 			return err
 		}
 	}
@@ -123,8 +127,8 @@ var rank = map[contracts.SMSStatus]int{
 }
 
 // contacted notes on a lead that its first text was taken at a time; zero: that the one
-// which was taken at was did not arrive.
-func contacted(tx *state.Tx, id string, at, was time.Time) error {
+// which was taken at one of was did not arrive.
+func contacted(tx *state.Tx, id string, at time.Time, was ...time.Time) error {
 	if !contracts.ValidID(id) {
 		return nil
 	}
@@ -133,7 +137,7 @@ func contacted(tx *state.Tx, id string, at, was time.Time) error {
 		return err
 	}
 	switch {
-	case at.IsZero() && lead.ContactedAt.Equal(was):
+	case at.IsZero() && isOne(lead.ContactedAt, was):
 		lead.ContactedAt = time.Time{}
 	case !at.IsZero() && (lead.ContactedAt.IsZero() || at.Before(lead.ContactedAt)):
 		lead.ContactedAt = at
@@ -147,23 +151,29 @@ func contacted(tx *state.Tx, id string, at, was time.Time) error {
 // Confirm notes when a number's opt-out was confirmed to it; the first time counts. A
 // number without an opt-out stays as it is.
 func Confirm(tx *state.Tx, digits string, at time.Time) error {
-	return confirmed(tx, digits, at, at)
+	return confirmed(tx, digits, at)
 }
 
-// confirmed is Confirm; with a zero time it takes back the confirmation that was sent at was.
-func confirmed(tx *state.Tx, digits string, at, was time.Time) error {
+// confirmed is Confirm; with a zero time it takes back the confirmation that was sent at one
+// of was, and with an earlier one corrects it.
+func confirmed(tx *state.Tx, digits string, at time.Time, was ...time.Time) error {
 	key := contracts.KeyOptOut(digits)
 	o, ok, err := state.Get[contracts.OptOut](tx, key)
 	if err != nil || !ok {
 		return err
 	}
 	switch {
-	case at.IsZero() && o.ConfirmedAt.Equal(was):
+	case at.IsZero() && isOne(o.ConfirmedAt, was):
 		o.ConfirmedAt = time.Time{}
-	case !at.IsZero() && o.ConfirmedAt.IsZero():
+	case !at.IsZero() && (o.ConfirmedAt.IsZero() || at.Before(o.ConfirmedAt) && isOne(o.ConfirmedAt, was)):
 		o.ConfirmedAt = at
 	default:
 		return nil
 	}
 	return tx.Put(key, o)
+}
+
+// isOne says whether a time that was noted is one of those.
+func isOne(noted time.Time, of []time.Time) bool {
+	return !noted.IsZero() && slices.ContainsFunc(of, noted.Equal)
 }
