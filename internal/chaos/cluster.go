@@ -100,27 +100,29 @@ func (p *plan) patient() {
 }
 
 // leaderOf names the server that leads a stream, or with a durable that durable.
-func (w *world) leaderOf(ctx context.Context, stream, durable string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
-	var cluster *jetstream.ClusterInfo
-	if durable == "" {
-		s, err := w.js.Stream(ctx, stream)
-		if err != nil {
-			return "", fmt.Errorf("asking who leads %s: %w", stream, err)
+func (w *world) leaderOf(ctx context.Context, stream, durable string) (name string, err error) {
+	err = patiently(ctx, func(ctx context.Context) error {
+		var cluster *jetstream.ClusterInfo
+		if durable == "" {
+			s, err := w.js.Stream(ctx, stream)
+			if err != nil {
+				return fmt.Errorf("asking who leads %s: %w", stream, err)
+			}
+			cluster = s.CachedInfo().Cluster
+		} else {
+			c, err := w.js.Consumer(ctx, stream, durable)
+			if err != nil {
+				return fmt.Errorf("asking who leads %s: %w", durable, err)
+			}
+			cluster = c.CachedInfo().Cluster
 		}
-		cluster = s.CachedInfo().Cluster
-	} else {
-		c, err := w.js.Consumer(ctx, stream, durable)
-		if err != nil {
-			return "", fmt.Errorf("asking who leads %s: %w", durable, err)
+		if cluster == nil || w.procs[cluster.Leader] == nil {
+			return errors.New("nobody leads " + stream + " " + durable)
 		}
-		cluster = c.CachedInfo().Cluster
-	}
-	if cluster == nil || w.procs[cluster.Leader] == nil {
-		return "", errors.New("nobody leads " + stream + " " + durable)
-	}
-	return cluster.Leader, nil
+		name = cluster.Leader
+		return nil
+	})
+	return name, err
 }
 
 // healthy says what keeps the cluster from losing a server: one that is down, or behind.
@@ -154,18 +156,4 @@ func (w *world) healthy(ctx context.Context) error {
 }
 
 // awaitHealthy waits until the cluster can lose a server.
-func (w *world) awaitHealthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	for {
-		try, stop := context.WithTimeout(ctx, lookTime)
-		err := w.healthy(try)
-		stop()
-		if err == nil {
-			return nil
-		}
-		if sleep(ctx, 100*time.Millisecond) != nil {
-			return fmt.Errorf("the cluster is not whole: %w", err)
-		}
-	}
-}
+func (w *world) awaitHealthy(ctx context.Context) error { return patiently(ctx, w.healthy) }

@@ -242,27 +242,34 @@ var durables = [][2]string{
 // lookTime is how long one look at the pipeline may take, before the next one.
 const lookTime = 3 * time.Second
 
-func (w *world) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	var last error
-	for {
-		// A request may be lost while a server starts: each has a time of its own.
+// patiently looks again and again, since requests get lost while a server starts or a
+// leader is chosen, until one look is content; or until two minutes have passed, and then
+// gives the last error.
+func patiently(ctx context.Context, look func(context.Context) error) error {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		try, stop := context.WithTimeout(ctx, lookTime)
-		last = w.lacks(try)
+		err := look(try)
 		stop()
-		if last == nil {
-			return nil
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
 		}
-		if told := w.faults(); len(told) > 0 {
-			return errors.New(told[0])
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the pipeline is not ready: %w", last)
-		case <-time.After(50 * time.Millisecond):
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			return err
 		}
 	}
+}
+
+func (w *world) ready(ctx context.Context) error {
+	err := patiently(ctx, func(ctx context.Context) error {
+		if len(w.faults()) > 0 {
+			return nil
+		}
+		return w.lacks(ctx)
+	})
+	if told := w.faults(); len(told) > 0 {
+		return errors.New(told[0])
+	}
+	return err
 }
 
 // lacks says what keeps the pipeline from taking a webhook, or from handling it.
@@ -290,14 +297,20 @@ func (w *world) lacks(ctx context.Context) error {
 // quickRedelivery has the server give a dead process's messages to others soon.
 func (w *world) quickRedelivery(ctx context.Context, after time.Duration) error {
 	for _, d := range durables {
-		c, err := w.js.Consumer(ctx, d[0], d[1])
+		err := patiently(ctx, func(ctx context.Context) error {
+			c, err := w.js.Consumer(ctx, d[0], d[1])
+			if err != nil {
+				return fmt.Errorf("looking for the durable %s: %w", d[1], err)
+			}
+			config := c.CachedInfo().Config
+			config.AckWait = after
+			if _, err := w.js.UpdateConsumer(ctx, d[0], config); err != nil {
+				return fmt.Errorf("changing the durable %s: %w", d[1], err)
+			}
+			return nil
+		})
 		if err != nil {
-			return fmt.Errorf("looking for the durable %s: %w", d[1], err)
-		}
-		config := c.CachedInfo().Config
-		config.AckWait = after
-		if _, err := w.js.UpdateConsumer(ctx, d[0], config); err != nil {
-			return fmt.Errorf("changing the durable %s: %w", d[1], err)
+			return err
 		}
 	}
 	return nil
