@@ -562,8 +562,9 @@ func await(t *testing.T, what string, ok func() bool) {
 }
 
 // TestAnyOrder draws two or three leads that share numbers and addresses, a STOP and
-// a client, and lets them happen in any order, alone or folded together. The leads
-// must end alike whatever the order, and no order may cost or send a text too many.
+// a client, and lets them happen in any order, alone or folded together, with Graph down
+// now and then. The leads must end alike whatever the order, and no order may cost or
+// send a text too many.
 func TestAnyOrder(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -604,6 +605,15 @@ func TestAnyOrder(t *testing.T) {
 		}
 		if hasClient {
 			happens, before = append(happens, bill), append(before, "client")
+		}
+		for _, l := range ls { // Graph is down at first, or at another delivery
+			if rapid.Bool().Draw(rt, "down") {
+				happens, before = append(happens, func() {
+					r.meta.SetFaultOf(l.ID, meta.HTML503)
+					_ = r.deliver(l, 1, time.Minute)
+					r.meta.SetFaultOf(l.ID, "")
+				}), append(before, "down")
+			}
 		}
 		order := make([]int, len(happens))
 		for i := range order {
