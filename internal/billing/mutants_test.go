@@ -1,0 +1,244 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"leadpipe/contracts"
+)
+
+// What follows are rules that could be broken without any other test's noticing, as
+// `make mutants` found. Each is held to Stripe's documentation.
+
+// both replays events forwards and backwards and gives the subscription, which must be
+// the same.
+func both(t *testing.T, raw ...[]byte) (contracts.Subscription, contracts.Customer) {
+	t.Helper()
+	var events, reverse []Event
+	for _, r := range raw {
+		e := mustDecode(t, r)
+		events, reverse = append(events, e), append([]Event{e}, reverse...)
+	}
+	a, b := replay(events, merging), replay(reverse, merging)
+	x, _ := json.Marshal([]any{a.subs, a.customer})
+	y, _ := json.Marshal([]any{b.subs, b.customer})
+	if string(x) != string(y) {
+		t.Errorf("forwards  %s\nbackwards %s", x, y)
+	}
+	return a.subs["sub_1"], a.customer
+}
+
+// Several events of a subscription are dated by the same second; one is created before it
+// changes, and changes before it is deleted, whatever the ids of the events are.
+// https://docs.stripe.com/billing/subscriptions/webhooks#events
+func TestMutantLifecycle(t *testing.T) {
+	t.Parallel()
+	for _, ids := range [][3]string{{"a", "b", "c"}, {"c", "b", "a"}, {"b", "c", "a"}} {
+		created := ev(ids[0], "customer.subscription.created", 5, snapshot("incomplete"))
+		updated := ev(ids[1], "customer.subscription.updated", 5, snapshot("active"))
+		deleted := ev(ids[2], "customer.subscription.deleted", 5, snapshot("canceled"))
+		if s, _ := both(t, created, updated); s.Status != "active" {
+			t.Errorf("%v: created and changed, and %s", ids, s.Status)
+		}
+		if s, _ := both(t, created, updated, deleted); s.Status != "canceled" {
+			t.Errorf("%v: deleted, and %s", ids, s.Status)
+		}
+	}
+	// What is dated after the end is a straggler: an end is final.
+	s, _ := both(t, ev("a", "customer.subscription.deleted", 5, snapshot("canceled")), ev("b", "customer.subscription.updated", 9, snapshot("active")))
+	if s.Status != "canceled" || s.Access != contracts.AccessStopped {
+		t.Errorf("%s, %s", s.Status, s.Access)
+	}
+	// An end that an update tells, and the deletion that tells more.
+	s, _ = both(t, ev("b", "customer.subscription.updated", 5, snapshot("canceled")),
+		ev("a", "customer.subscription.deleted", 5, snapshot("canceled", `"cancellation_details":{"reason":"payment_failed"}`)))
+	if s.CancelReason != "payment_failed" {
+		t.Errorf("the reason is %q", s.CancelReason)
+	}
+}
+
+// The event says that it is deleted, whatever status the object shows.
+// https://docs.stripe.com/api/events/types#event_types-customer.subscription.deleted
+func TestMutantDeletedWithAnotherStatus(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[string]string{"active": "canceled", "trialing": "canceled", "past_due": "canceled", "unpaid": "canceled", "paused": "canceled",
+		"canceled": "canceled", "incomplete": "incomplete_expired", "incomplete_expired": "incomplete_expired", "something_new": "canceled"} {
+		s, _ := both(t, ev("a", "customer.subscription.created", 1, snapshot("incomplete")), ev("b", "customer.subscription.deleted", 9, snapshot(status)))
+		if s.Status != want || s.Access != contracts.AccessStopped || !s.EndedAt.Equal(at(9)) { // ended_at is missing: the event's time
+			t.Errorf("deleted as %s: %s, %s, %v", status, s.Status, s.Access, s.EndedAt)
+		}
+	}
+	s, _ := both(t, ev("b", "customer.subscription.deleted", 9, snapshot("canceled", fmt.Sprintf(`"ended_at":%d`, at(7).Unix()))))
+	if !s.EndedAt.Equal(at(7)) {
+		t.Errorf("ended at %v", s.EndedAt)
+	}
+	if s, _ := both(t, ev("a", "customer.subscription.updated", 9, snapshot("active"))); !s.EndedAt.IsZero() {
+		t.Errorf("it runs, and ended at %v", s.EndedAt)
+	}
+}
+
+// A state may come back within a second: then each may be the newest, and Stripe is asked.
+// https://docs.stripe.com/webhooks#event-ordering
+func TestMutantAStateThatComesBack(t *testing.T) {
+	there := ev("a", "customer.subscription.updated", 5, snapshot("past_due"))
+	there = []byte(strings.Replace(string(there), `"data":{`, `"data":{"previous_attributes":{"status":"active"},`, 1))
+	back := ev("b", "customer.subscription.updated", 5, snapshot("active"))
+	back = []byte(strings.Replace(string(back), `"data":{`, `"data":{"previous_attributes":{"status":"past_due"},`, 1))
+	for _, now := range []string{"active", "past_due"} {
+		for name, order := range map[string][2][]byte{"forwards": {there, back}, "backwards": {back, there}} {
+			t.Run(now+" "+name, func(t *testing.T) {
+				d := newDesk(t, reading(snapshot(now)))
+				if err := d.try(order[0]); err != nil {
+					t.Fatal(err)
+				}
+				if err := d.try(order[1]); err == nil {
+					t.Fatal("nobody was asked")
+				}
+				d.handle(order[1])
+				d.want("subscription.sub_1", "status", now)
+			})
+		}
+	}
+}
+
+// reading is what Stripe says when it is asked.
+type reading string
+
+func (r reading) Subscription(context.Context, string) (json.RawMessage, error) {
+	return json.RawMessage(r), nil
+}
+
+// With items of different periods the subscription runs to the later end; its currency is
+// that of its prices.
+// https://docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end
+func TestMutantItems(t *testing.T) {
+	t.Parallel()
+	item := func(end int64, currency string) string {
+		return fmt.Sprintf(`{"quantity":1,"current_period_end":%d,"price":{"id":"price_%d","product":"prod_1","unit_amount":500,"currency":%q,
+			"recurring":{"interval":"month","interval_count":1}}}`, at(end).Unix(), end, currency)
+	}
+	for _, items := range []string{item(10, "usd") + "," + item(90, "usd"), item(90, "usd") + "," + item(10, "usd")} {
+		s, _ := both(t, ev("a", "customer.subscription.updated", 1,
+			fmt.Sprintf(`{"id":"sub_1","customer":"cus_1","status":"active","currency":"EUR","current_period_end":%d,"items":{"data":[%s]}}`, at(50).Unix(), items)))
+		if !s.CurrentPeriodEnd.Equal(at(90)) || s.Currency != "usd" || s.Amount == nil || *s.Amount != 1000 || s.Interval != "month" || len(s.Items) != 2 {
+			t.Errorf("%+v", s)
+		}
+		if s.PriceID != s.Items[0].PriceID || s.Items[0].Quantity != 1 || s.Items[0].ProductID != "prod_1" || s.Items[0].IntervalCount != 1 || *s.Items[0].Amount != 500 {
+			t.Errorf("%+v", s)
+		}
+	}
+	// Without items the subscription speaks for itself.
+	s, _ := both(t, ev("a", "customer.subscription.updated", 1,
+		fmt.Sprintf(`{"id":"sub_1","customer":"cus_1","status":"active","currency":"EUR","current_period_end":%d}`, at(50).Unix())))
+	if !s.CurrentPeriodEnd.Equal(at(50)) || s.Currency != "eur" || s.Amount != nil || s.Items != nil {
+		t.Errorf("%+v", s)
+	}
+}
+
+// An attempt that failed is the first at least, also where nothing was attempted
+// automatically and the count is 0.
+// https://docs.stripe.com/api/invoices/object#invoice_object-attempt_count
+func TestMutantAttemptCountZero(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 1} {
+		if s, _ := both(t, ev("a", "invoice.payment_failed", 1, bill("in_1", 0, n))); s.FailedAttempts != 1 {
+			t.Errorf("attempt_count %d: %d failed", n, s.FailedAttempts)
+		}
+	}
+	if s, _ := both(t, ev("a", "invoice.payment_failed", 1, bill("in_1", 0, mostAttempts))); s.FailedAttempts != mostAttempts {
+		t.Errorf("%d failed", s.FailedAttempts)
+	}
+}
+
+// A bill that was written off may still be paid or voided; nothing undoes a payment.
+// https://docs.stripe.com/invoicing/overview#invoice-statuses
+func TestMutantHowAnInvoiceIsClosed(t *testing.T) {
+	t.Parallel()
+	paid, void, off := "invoice.paid", "invoice.voided", "invoice.marked_uncollectible"
+	for _, tt := range []struct {
+		types []string
+		want  string
+	}{
+		{[]string{paid}, "paid"}, {[]string{void}, "void"}, {[]string{off}, "uncollectible"},
+		{[]string{off, void}, "void"}, {[]string{off, paid}, "paid"}, {[]string{void, paid}, "paid"}, {[]string{off, void, paid}, "paid"},
+	} {
+		var events [][]byte
+		for i, eventType := range tt.types {
+			events = append(events, ev(fmt.Sprint(i), eventType, 5, bill("in_1", 0, 1)))
+		}
+		s, c := both(t, append(events, ev("f", "invoice.payment_failed", 1, bill("in_1", 0, 1)))...)
+		if got := s.Invoices["in_1"].Closed; got != tt.want || s.FailedAttempts != 0 {
+			t.Errorf("%v: %s, %d failed", tt.types, got, s.FailedAttempts)
+		}
+		if paid := tt.want == "paid"; paid != (s.Access == contracts.AccessActive) || paid != (c.Status == contracts.CustomerClient) {
+			t.Errorf("%v: %q, %q", tt.types, s.Access, c.Status)
+		}
+	}
+}
+
+// What the text says: who, how much is left, which attempt, when the next one is.
+// https://docs.stripe.com/api/invoices/object#invoice_object-amount_remaining
+func TestMutantWhatATextSays(t *testing.T) {
+	d := newDesk(t, nil)
+	text, err := ParsePaymentFailed(`{{.Company}}|{{.Name}}|{{.Amount}}|{{.URL}}|{{.Attempt}}|{{.NextAttemptAt.Format "2006-01-02"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.b.opt.PaymentFailed, d.b.opt.Company = text, "Atelier"
+	d.lead(contracts.Lead{ID: "77", Phone: "+33639980102"})
+	next := time.Date(2026, 12, 24, 9, 0, 0, 0, time.UTC)
+	partly := strings.Replace(bill("in_1", 0, 2, `"customer_name":"Camille"`, `"hosted_invoice_url":"https://i.example.com"`,
+		fmt.Sprintf(`"next_payment_attempt":%d`, next.Unix())), `"amount_remaining":2900`, `"amount_remaining":1000`, 1)
+	d.handle(ev("a", "invoice.payment_failed", dayLong, partly))
+	d.want("sms.payment_failed.in_1.2", "body", "Atelier|Camille|10,00 €|https://i.example.com|2|2026-12-24")
+	d.want("sms.payment_failed.in_1.2", "lead_id", "77")
+	d.want("subscription.sub_1", "next_attempt_at", "2026-12-24T09:00:00Z")
+	// An older rendering has no amount_remaining.
+	d.handle(ev("b", "invoice.payment_failed", 2*dayLong, strings.Replace(bill("in_2", 0, 1), `"amount_remaining":2900,`, "", 1)))
+	if body := d.field("sms.payment_failed.in_2.1", "body"); !strings.Contains(body, "|29,00 €|") {
+		t.Error(body)
+	}
+}
+
+// A lead's number that can't be texted is not, however well it looks.
+func TestMutantALeadsPhoneIssue(t *testing.T) {
+	for issue, want := range map[string][]string{"": {"in_1.1 queued"}, "not_mobile": nil} {
+		t.Run("issue "+issue, func(t *testing.T) {
+			d := newDesk(t, nil)
+			d.put("lead.77", contracts.Lead{ID: "77", CreatedAt: at(0), Phone: "+33639980177", PhoneIssue: issue, Status: contracts.LeadNew})
+			failed := strings.Replace(bill("in_1", 0, 1, `"subscription_details":{"metadata":{"lead_id":"77"}}`), `"customer_phone":"+33639980102",`, "", 1)
+			d.handle(ev("a", "invoice.payment_failed", dayLong, failed))
+			d.want("customer.cus_1", "lead_id", "77")
+			d.wantTexts(want...)
+		})
+	}
+}
+
+// Of two that failed in one second the newer invoice says when Stripe tries next, and of
+// one invoice the later event.
+func TestMutantTheNextAttempt(t *testing.T) {
+	t.Parallel()
+	next := func(s int64) string { return fmt.Sprintf(`"next_payment_attempt":%d`, at(s).Unix()) }
+	s, _ := both(t, ev("a", "invoice.payment_failed", 50, bill("in_1", 9, 1, next(100))), ev("b", "invoice.payment_failed", 50, bill("in_2", 8, 1, next(200))))
+	if !s.NextAttemptAt.Equal(at(100)) || s.FailedAttempts != 2 {
+		t.Errorf("%v", s)
+	}
+	s, _ = both(t, ev("a", "invoice.payment_failed", 50, bill("in_1", 9, 1, next(200))), ev("b", "invoice.payment_failed", 51, bill("in_1", 9, 1, next(100))))
+	if !s.NextAttemptAt.Equal(at(100)) || s.FailedAttempts != 1 {
+		t.Errorf("%v", s)
+	}
+	// A failure in the same second as the snapshot that says all is well still counts.
+	s, _ = both(t, ev("a", "invoice.payment_failed", 50, bill("in_1", 9, 1)), ev("b", "customer.subscription.updated", 50, snapshot("active")))
+	if s.FailedAttempts != 1 {
+		t.Errorf("%d failed", s.FailedAttempts)
+	}
+	s, _ = both(t, ev("a", "invoice.payment_failed", 50, bill("in_1", 9, 1)), ev("c", "invoice.payment_failed", 60, bill("in_1", 9, 2)),
+		ev("b", "customer.subscription.updated", 51, snapshot("trialing")))
+	if s.FailedAttempts != 1 {
+		t.Errorf("%d failed", s.FailedAttempts)
+	}
+}
