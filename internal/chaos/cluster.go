@@ -63,7 +63,7 @@ func (w *world) print(o ClusterOptions) {
 		name := fmt.Sprint("consumers-", i+1)
 		fmt.Fprintf(o.Out, "  %-12s %s, process %d\n", name, durables, w.procs[name].pid())
 	}
-	fmt.Fprintf(o.Out, "  %-12s http://%s\n  %-12s nats --server %s stream report\n  %-12s %s\n", "console", w.console, "look", url(w.servers, "operator"), "logs", w.dir)
+	fmt.Fprintf(o.Out, "  %-12s http://%s\n  %-12s nats --server %s stream report\n  %-12s %s\n", "console", w.console, "look", natsURL(w.servers, "operator"), "logs", w.dir)
 	fmt.Fprintln(o.Out, "Kill what you like, with kill -9 and a process: it is started again after 5 s. Ctrl-C ends all.")
 }
 

@@ -16,9 +16,9 @@ type node struct {
 	conf                string
 }
 
-// url is where a user of nats.conf reaches some servers. Passwords are the users' names,
+// natsURL is where a user of nats.conf reaches some servers. Passwords are the users' names,
 // as in development.
-func url(nodes []node, user string) string {
+func natsURL(nodes []node, user string) string {
 	var urls []string
 	for _, n := range nodes {
 		urls = append(urls, fmt.Sprintf("nats://%s:%s@127.0.0.1:%d", user, user, n.port))

@@ -100,10 +100,10 @@ func (w *world) begin(ctx context.Context) (err error) {
 	}
 	common := append(slices.Clone(passwords), "PUBLIC_URL="+w.edgeURL, fmt.Sprint("STREAM_REPLICAS=", len(w.servers)),
 		"FACEBOOK_APP_SECRET="+sandbox.AppSecret, "TWILIO_ACCOUNT_SID="+sandbox.TwilioAccount, "TWILIO_AUTH_TOKEN="+sandbox.TwilioToken)
-	w.add(&process{name: "edge", program: "edge", env: append(slices.Clone(common), "EDGE_ADDR="+w.edgeAddr, "NATS_URL="+url(w.servers, "edge"),
+	w.add(&process{name: "edge", program: "edge", env: append(slices.Clone(common), "EDGE_ADDR="+w.edgeAddr, "NATS_URL="+natsURL(w.servers, "edge"),
 		"STRIPE_WEBHOOK_SECRET="+sandbox.StripeSecret, "FACEBOOK_VERIFY_TOKEN="+sandbox.VerifyToken)})
 	for i, durables := range work {
-		env := append(slices.Clone(common), "NATS_URL="+url(w.servers, "consumers"), "METRICS_ADDR=127.0.0.1:0", "CONSOLE_ADDR=",
+		env := append(slices.Clone(common), "NATS_URL="+natsURL(w.servers, "consumers"), "METRICS_ADDR=127.0.0.1:0", "CONSOLE_ADDR=",
 			"FACEBOOK_PAGE_ACCESS_TOKEN="+sandbox.PageToken, "FACEBOOK_GRAPH_URL="+urls[0]+"/v26.0",
 			"TWILIO_MESSAGING_SERVICE_SID="+sandbox.TwilioService, "TWILIO_API_URL="+urls[1], "TWILIO_CONSENT=true",
 			"GOOGLE_SHEETS_ID="+sandbox.SheetID, "GOOGLE_APPLICATION_CREDENTIALS="+credentials, "GOOGLE_SHEETS_URL="+urls[2],
@@ -222,7 +222,7 @@ func (w *world) vendors() (urls [3]string, err error) {
 }
 
 func (w *world) connect() error {
-	nc, err := nats.Connect(url(w.servers, "operator"), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
+	nc, err := nats.Connect(natsURL(w.servers, "operator"), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
