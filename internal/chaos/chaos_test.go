@@ -42,7 +42,7 @@ func TestChaos(t *testing.T) {
 		s = uint64(time.Now().UnixNano() % 1_000_000)
 	}
 	r, err := Run(t.Context(), Options{Seed: s, Conf: natstest.Root(t, "nats.conf"), Dir: keep(t), People: 60, Length: 8 * time.Second,
-		Every: 600 * time.Millisecond, Wait: 2 * time.Minute, Hurry: true})
+		Every: 600 * time.Millisecond, Wait: 2 * time.Minute, Hurry: true, Out: t.Output()})
 	if err != nil {
 		t.Fatalf("seed %d: %v; logs in %s", s, err, r.Dir)
 	}

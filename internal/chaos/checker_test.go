@@ -53,7 +53,7 @@ func TestCheckerSees(t *testing.T) {
 	if err := send.send(ctx, p, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := w.rest(ctx, p, send.ledger); err != nil || len(found) > 0 {
+	if found, err := w.rest(ctx, p, send.ledger, t.Output()); err != nil || len(found) > 0 {
 		t.Fatalf("before anything is wrong: %v, %v", found, err)
 	}
 	w.end() // so that nobody mends it

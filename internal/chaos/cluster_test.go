@@ -64,7 +64,7 @@ func TestClusterLosesServers(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	found, err := w.rest(ctx, p, send.ledger)
+	found, err := w.rest(ctx, p, send.ledger, t.Output())
 	if err != nil {
 		t.Error(err)
 	}

@@ -122,7 +122,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	fmt.Fprintf(o.Out, "%s: all webhooks are sent, all programs run, providers are well; waiting until it is quiet\n", time.Since(start).Round(time.Second))
 	resting, stop := context.WithTimeout(ctx, o.Wait)
 	defer stop()
-	r.Violations, err = w.rest(resting, p, send.ledger)
+	r.Violations, err = w.rest(resting, p, send.ledger, o.Out)
 	if never != nil {
 		r.Violations = append(r.Violations, Violation{Kind: lost, What: never.Error()})
 	}
@@ -186,8 +186,8 @@ func (w *world) strike(p *process, b blow) {
 
 // rest waits until nothing is left to do and nothing is to complain about, or until there
 // is a complaint that no time mends, or until time is up; and gives the complaints.
-func (w *world) rest(ctx context.Context, p *plan, l *ledger) (found []Violation, err error) {
-	for {
+func (w *world) rest(ctx context.Context, p *plan, l *ledger, out io.Writer) (found []Violation, err error) {
+	for said := time.Now(); ; {
 		if quiet(ctx, w) {
 			look, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			found, err = check(look, w, p, l)
@@ -195,6 +195,10 @@ func (w *world) rest(ctx context.Context, p *plan, l *ledger) (found []Violation
 			if err == nil && (len(found) == 0 || final(found)) {
 				return found, nil
 			}
+		}
+		if time.Since(said) > 5*time.Second {
+			said = time.Now()
+			fmt.Fprintln(out, "waiting:", w.busy(), first(found))
 		}
 		if sleep(ctx, 300*time.Millisecond) != nil {
 			break
@@ -204,6 +208,13 @@ func (w *world) rest(ctx context.Context, p *plan, l *ledger) (found []Violation
 		err = errors.New("the pipeline does not come to rest: " + w.busy())
 	}
 	return found, err
+}
+
+func first(found []Violation) string {
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0].What
 }
 
 // final says whether a complaint is of a kind that no waiting mends.
