@@ -25,7 +25,7 @@ type Options struct {
 	Wait   time.Duration // how long all may take to come to rest
 	// Hurry shortens what a run would otherwise wait for after a kill: the server gives
 	// messages of the dead to others after 2 s in place of 30, and calls to Twilio and
-	// the leases of texts are shorter.
+	// the leases of texts are shorter, and the spreadsheet's writer may be another at once.
 	Hurry bool
 	Out   io.Writer // progress; nil: none
 }
@@ -118,6 +118,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return r, err
 	}
 	w.faulty.Store(false)
+	if o.Hurry { // the spreadsheet's writer, should it be dead, is not waited for
+		if err := patiently(ctx, w.unpin); err != nil {
+			return r, err
+		}
+	}
 	never := <-sent
 	fmt.Fprintf(o.Out, "%s: all webhooks are sent, all programs run, providers are well; waiting until it is quiet\n", time.Since(start).Round(time.Second))
 	resting, stop := context.WithTimeout(ctx, o.Wait)

@@ -316,6 +316,18 @@ func (w *world) quickRedelivery(ctx context.Context, after time.Duration) error 
 	return nil
 }
 
+// unpin lets another process be the spreadsheet's writer.
+func (w *world) unpin(ctx context.Context) error {
+	s, err := w.js.Stream(ctx, contracts.StreamCRM)
+	if err != nil {
+		return fmt.Errorf("looking for the stream %s: %w", contracts.StreamCRM, err)
+	}
+	if err := s.UnpinConsumer(ctx, contracts.Sheets, contracts.Sheets); err != nil {
+		return fmt.Errorf("letting go of the spreadsheet's writer: %w", err)
+	}
+	return nil
+}
+
 // end asks every program to end, the last started first, and waits.
 func (w *world) end() {
 	for _, name := range slices.Backward(w.names) {
