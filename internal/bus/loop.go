@@ -116,7 +116,7 @@ func NewLoop(js jetstream.JetStream, o Options) (*Loop, error) {
 // hand is finished, the rest handed back. nil after a drain; an error when the
 // durable is gone or the connection closed, which should end the program.
 func (l *Loop) Run(ctx context.Context) error {
-	consumer, err := l.js.Consumer(ctx, l.o.Stream, l.o.Durable)
+	consumer, err := l.find(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -144,6 +144,26 @@ func (l *Loop) Run(ctx context.Context) error {
 	close(beat)
 	alive.Wait()
 	return err
+}
+
+// find looks the durable up. A server that starts, or a cluster that has yet to choose who
+// leads it, loses the question or can't answer: it is asked again, until ctx ends.
+func (l *Loop) find(ctx context.Context) (jetstream.Consumer, error) {
+	for said := false; ; {
+		consumer, err := l.js.Consumer(ctx, l.o.Stream, l.o.Durable) // in 5 s, the client's default
+		var api *jetstream.APIError
+		if err == nil || ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) || errors.As(err, &api) && api.Code < 500 {
+			return consumer, err
+		}
+		if !said {
+			l.log.Warn("waiting for the durable", "reason", err.Error())
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pullPause):
+		}
+	}
 }
 
 // fetch asks for messages and queues them, until ctx ends. It asks for as many at a time as

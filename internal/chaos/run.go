@@ -193,11 +193,11 @@ func (w *world) strike(p *process, b blow) {
 // is a complaint that no time mends, or until time is up; and gives the complaints.
 func (w *world) rest(ctx context.Context, p *plan, l *ledger, out io.Writer) (found []Violation, err error) {
 	for said := time.Now(); ; {
-		if quiet(ctx, w) {
+		if len(w.faults()) > 0 || quiet(ctx, w) { // a program that ended by itself will not come to rest
 			look, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			found, err = check(look, w, p, l)
 			cancel()
-			if err == nil && (len(found) == 0 || final(found)) {
+			if err == nil && (len(found) == 0 || final(found) || len(w.faults()) > 0) {
 				return found, nil
 			}
 		}
