@@ -107,7 +107,7 @@ func alone(words []word) (judgement, bool) {
 	}
 	switch bare := strings.TrimRight(joined, "0123456789"); {
 	case bare == "":
-	case amounts(bare) != "" && len(words[0].text) < 5: // "STO P"
+	case amounts(bare) != "": // "STO P"
 		return judgement{OptOut, amounts(bare)}, true
 	case strings.Contains(twilios, " "+bare+" "):
 		return judgement{OptOut, bare}, true
@@ -178,7 +178,7 @@ func negated(words []word, i int) bool {
 // optOutPhrase finds "opt out" in any spelling, unless it is denied.
 func optOutPhrase(words []word) bool {
 	for i, w := range words {
-		at := w.text == "OPTOUT" && len(words) > 1 || w.text == "OPTINGOUT"
+		at := w.text == "OPTOUT" || w.text == "OPTINGOUT"
 		if w.text == "OPT" || w.text == "OPTING" || w.text == "OPTED" {
 			for k := i + 1; k < len(words) && k <= i+2; k++ { // "opt me out"
 				at = at || words[k].text == "OUT" && !words[k].clause
@@ -215,7 +215,7 @@ func noMore(words []word) bool {
 func hints(word string) bool {
 	bare := strings.TrimRight(word, "0123456789")
 	switch {
-	case amounts(word) != "", bare != "" && strings.Contains(twilios, " "+bare+" "):
+	case amounts(word) != "", strings.Contains(twilios, " "+bare+" "):
 		return true
 	case strings.HasPrefix(bare, "STOPP"), strings.HasPrefix(bare, "UNSUBSCRIB"), bare == "STOPPUB", bare == "DESABO":
 		return true

@@ -23,7 +23,7 @@ func split(text string) []word {
 	clause := false
 	flush := func() {
 		if b.Len() > 0 {
-			words = append(words, word{b.String(), clause && len(words) > 0})
+			words = append(words, word{b.String(), clause})
 			b.Reset()
 			clause = false
 		}
@@ -32,7 +32,6 @@ func split(text string) []word {
 		switch {
 		case unicode.IsLetter(r) || unicode.IsDigit(r):
 			b.WriteRune(r)
-			continue
 		case strings.ContainsRune(",;:!?\n\r…", r):
 			flush()
 			clause = true
@@ -40,7 +39,7 @@ func split(text string) []word {
 			// The end of a sentence, unless it stands between single letters.
 			single := b.Len() == 1
 			flush()
-			clause = clause || !single
+			clause = !single
 		default:
 			flush()
 		}

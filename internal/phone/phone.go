@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/nyaruka/phonenumbers"
 )
@@ -128,16 +127,15 @@ var ranges = map[string]string{
 const fiction = "+3363998"
 
 // national says whether a number was typed without a country's code: ten digits that
-// begin with zero, or nine.
+// begin with zero, or nine. With the code a French one has eleven.
 func national(s string) bool {
-	digits := strings.Map(func(r rune) rune {
-		if unicode.IsDigit(r) || r == '+' {
-			return r
+	n := 0
+	for _, r := range s {
+		if unicode.IsDigit(r) {
+			n++
 		}
-		return -1
-	}, s)
-	n := utf8.RuneCountInString(digits)
-	return !strings.HasPrefix(digits, "+") && !strings.HasPrefix(digits, "00") && (n == 10 || n == 9)
+	}
+	return n == 10 || n == 9
 }
 
 // overseas gives a number of those ranges its own country code.
