@@ -15,7 +15,7 @@ BROWSER := $(shell command -v "$${CHROMIUM:-/usr/bin/chromium}" || command -v ch
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-browser race fuzz nightly stress stress-browser chaos cluster bench lint ci streams-diff streams-apply
+.PHONY: help demo run build test test-browser race fuzz mutants nightly stress stress-browser chaos cluster bench lint ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fuzz: ## every fuzz target for 30 s
 			echo "$$out" | grep 'execs:' | tail -1; \
 		done; \
 	done
+
+mutants: ## mutation testing of billing, identity, delivery, keyword and phone; ONLY=phone for one of them
+	$(GO) -C internal/tools/mutants run . -root $(CURDIR) -only "$(ONLY)"
 
 nightly: ## property tests with 10,000 draws instead of 200
 	RAPID_CHECKS=10000 $(GO) test -timeout 80m ./internal/billing ./internal/identity ./internal/sheets ./internal/leads

@@ -1,0 +1,223 @@
+// Command mutants is mutation testing: it breaks the packages that decide about money and
+// people in one place at a time, and runs their tests. A mutant that no test notices is a
+// survivor. Each survivor has to be explained in survivors.md, beside this file; one that
+// is not, or fewer than nine killed in ten, is a failure.
+//
+// The tool is our own because the tests start NATS servers, and so are big to link: the
+// tools that there are (gremlins, go-mutesting) compile every mutant by itself, which is
+// half a minute for each of a thousand. This one compiles a package once with all of its
+// mutants in it, of which an environment variable wakes one.
+//
+// It changes no file of the repository: mutants are given to the compiler as an overlay.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// stages are the tests that a package's mutants have to pass, the quick ones first; what
+// a stage kills does not reach the next. Each is a package and a pattern of its tests.
+var stages = map[string][][2]string{
+	"billing": {
+		{"billing", "Fields|Event|Generation|Part|Where|What|Amount|Access|IsAsIts|Bounded|Mutant|AnyOrder|Options|Errors"},
+		{"billing", "Case|Deleted|Uncollectible|Dunning|Text|Told|Tie|Takes|Hides|Who|Incomplete|Settle|Story|Failure|Real|Twice|Replay"},
+	},
+	"identity": {{"identity", "."}, {"billing", "Case|Story"}},
+	"delivery": {{"delivery", "."}},
+	"keyword":  {{"keyword", "."}},
+	"phone":    {{"phone", "."}},
+}
+
+const (
+	// leastKilled is the share of mutants that tests must notice, in percent.
+	leastKilled = 90
+	// patience is how long a stage's tests may take; a mutant that never ends is killed.
+	patience = time.Minute
+)
+
+func main() {
+	root := flag.String("root", ".", "the repository")
+	only := flag.String("only", "", "one package instead of all")
+	workers := flag.Int("workers", 2, "test runs at a time")
+	flag.Parse()
+	if err := run(context.Background(), *root, *only, *workers); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, root, only string, workers int) error {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	explained, err := readSurvivors(filepath.Join(root, "internal/tools/mutants/survivors.md"))
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, pkg := range slices.Sorted(maps.Keys(stages)) {
+		if only != "" && pkg != only {
+			continue
+		}
+		if err := try(ctx, root, pkg, workers, explained); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// try runs all mutants of one package.
+func try(ctx context.Context, root, pkg string, workers int, explained map[string]bool) error {
+	began := time.Now()
+	dir, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	mutants, overlay, err := mutate(root, "internal/"+pkg, dir)
+	if err != nil {
+		return err
+	}
+	tests, err := compile(ctx, root, pkg, dir, overlay)
+	if err != nil {
+		return err
+	}
+	for i := range stages[pkg] { // without a mutant the tests are green, or all would seem killed
+		if killed, out := tests.run(ctx, i, 0); killed {
+			return fmt.Errorf("%s: the tests fail without a mutant:\n%s", pkg, out)
+		}
+	}
+	alive := make([]bool, len(mutants))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for n := range next {
+				alive[n] = true
+				for i := 0; i < len(stages[pkg]) && alive[n]; i++ {
+					killed, _ := tests.run(ctx, i, n+1)
+					alive[n] = !killed
+				}
+				if alive[n] {
+					fmt.Println("  alive:", mutants[n])
+				}
+			}
+		})
+	}
+	for n := range mutants {
+		next <- n
+	}
+	close(next)
+	wg.Wait()
+	return report(pkg, mutants, alive, explained, time.Since(began))
+}
+
+// report prints a package's figures. The error lists survivors that nobody explained.
+func report(pkg string, mutants []string, alive []bool, explained map[string]bool, took time.Duration) error {
+	killed := 0
+	var unexplained []string
+	for n, m := range mutants {
+		switch {
+		case !alive[n]:
+			killed++
+			if explained[m] {
+				fmt.Println("  killed, and explained as a survivor:", m)
+			}
+		case !explained[m]:
+			unexplained = append(unexplained, m)
+		}
+	}
+	percent := 100 * float64(killed) / float64(max(1, len(mutants)))
+	fmt.Printf("%-9s %4d mutants, %4d killed (%.1f %%), %d survivors without a reason, %v\n",
+		pkg, len(mutants), killed, percent, len(unexplained), took.Round(time.Second))
+	var failed []error
+	if percent < leastKilled {
+		failed = append(failed, fmt.Errorf("%s: %.1f %% killed, at least %d are asked for", pkg, percent, leastKilled))
+	}
+	if len(unexplained) > 0 {
+		failed = append(failed, fmt.Errorf("%s: survivors that survivors.md does not explain:\n  %s", pkg, strings.Join(unexplained, "\n  ")))
+	}
+	return errors.Join(failed...)
+}
+
+// readSurvivors reads the list of survivors that are equivalent: each is a line "- `the
+// mutant`: the reason".
+func readSurvivors(name string) (map[string]bool, error) {
+	doc, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	explained := map[string]bool{}
+	for line := range strings.Lines(string(doc)) {
+		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "- ``")
+		if !ok {
+			continue
+		}
+		mutant, reason, ok := strings.Cut(rest, "``: ")
+		if !ok || strings.TrimSpace(reason) == "" {
+			return nil, fmt.Errorf("%s: a survivor without a reason: %s", name, line)
+		}
+		explained[strings.TrimSpace(mutant)] = true
+	}
+	return explained, nil
+}
+
+// binaries are compiled tests, one for each stage.
+type binaries struct {
+	stages [][2]string
+	paths  []string
+	dirs   []string
+}
+
+// compile links the tests of a package's stages, with all of its mutants asleep.
+func compile(ctx context.Context, root, pkg, dir string, overlay map[string]string) (binaries, error) {
+	doc, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		return binaries{}, err
+	}
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, doc, 0o600); err != nil {
+		return binaries{}, err
+	}
+	b := binaries{stages: stages[pkg]}
+	done := map[string]bool{}
+	for _, s := range b.stages {
+		out := filepath.Join(dir, s[0]+".test")
+		b.paths, b.dirs = append(b.paths, out), append(b.dirs, filepath.Join(root, "internal", s[0]))
+		if done[s[0]] {
+			continue
+		}
+		done[s[0]] = true
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", list, "-o", out, "./internal/"+s[0])
+		cmd.Dir = root
+		if said, err := cmd.CombinedOutput(); err != nil {
+			return b, fmt.Errorf("compiling the mutants of %s: %w\n%s", pkg, err, said)
+		}
+	}
+	return b, nil
+}
+
+// run runs one stage's tests with one mutant awake; 0: none.
+func (b binaries) run(ctx context.Context, stage, mutant int) (killed bool, out string) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, b.paths[stage], "-test.failfast", "-test.run", b.stages[stage][1])
+	cmd.Dir = b.dirs[stage]
+	cmd.Env = append(os.Environ(), "MUTANT="+strconv.Itoa(mutant), "RAPID_CHECKS=40", "GOMAXPROCS=2")
+	said, err := cmd.CombinedOutput()
+	return err != nil, string(said)
+}
