@@ -56,13 +56,15 @@ func TestRunbook(t *testing.T) {
 		t.Errorf("the page has %d blocks", ran)
 	}
 	for _, stream := range []string{contracts.StreamCRM, contracts.StreamWebhooks} {
-		s, err := o.cluster.JetStream("operator").Stream(t.Context(), stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i := s.CachedInfo(); i.Config.Replicas != 3 || i.State.Msgs == 0 || i.State.Consumers < 3 {
-			t.Errorf("%s on the cluster has %d replicas, %d messages, %d durables", stream, i.Config.Replicas, i.State.Msgs, i.State.Consumers)
-		}
+		// A restored durable is there once its own group has a leader.
+		o.await(stream+" is on the cluster whole", func() bool {
+			s, err := o.cluster.JetStream("operator").Stream(t.Context(), stream)
+			if err != nil {
+				return false
+			}
+			i := s.CachedInfo()
+			return i.Config.Replicas == 3 && i.State.Msgs > 0 && i.State.Consumers >= 3
+		})
 	}
 }
 
