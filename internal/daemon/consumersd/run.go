@@ -182,8 +182,11 @@ func apply(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Lo
 			}
 			return nil
 		}
+		if ctx.Err() != nil { // a stop, whatever the try was told meanwhile
+			return ctx.Err()
+		}
 		var api *jetstream.APIError
-		if ctx.Err() != nil || errors.As(err, &api) && api.Code < 500 {
+		if errors.As(err, &api) && api.Code < 500 {
 			return err
 		}
 		if !waited {
