@@ -348,6 +348,29 @@ func TestLoopOnACluster(t *testing.T) {
 	eventually(t, "all records are there", func() bool { return len(r.keys("customer.")) == 1000 })
 }
 
+// A message that has waited often, or was handed back by processes that ended, waits no
+// longer than any other after its first failure. (A text whose third process met a rate
+// limit once waited eight minutes.)
+func TestWaitingLengthensNoPause(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const waits = 12 // as many deliveries would stand for a pause of up to ten minutes
+	r.send(20)
+	r.run(func(_ context.Context, msgs []contracts.Message) []error {
+		errs := make([]error, len(msgs))
+		for i, m := range msgs {
+			switch {
+			case m.Attempt <= waits:
+				errs[i] = outcome.NotYet(time.Millisecond)
+			case m.Attempt == waits+1:
+				errs[i] = outcome.Temporary(outcome.RateLimited, errors.New("slower"))
+			}
+		}
+		return errs
+	})
+	eventually(t, "all come again within a minute", r.allSettled)
+}
+
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	var seen sync.Map // data → deliveries

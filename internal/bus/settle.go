@@ -18,7 +18,7 @@ import (
 //	nil            ack
 //	not yet        redelivered after the time it names, for as long as it takes
 //	temporary      redelivered after a pause; the ceiling of the pause doubles with every
-//	               attempt, 1 s to 10 min, and the pause is drawn between zero and it
+//	               failure, 1 s to 10 min, and the pause is drawn between zero and it
 //	               (full jitter). After a day of that: as permanent
 //	blocked        redelivered like temporary, and the loop pauses as a whole (see gate)
 //	permanent      an incident.* record, then terminated; it stays in the stream
@@ -38,12 +38,18 @@ func final(m contracts.Message, o *outcome.Error) bool {
 	return o.Kind == outcome.KindPermanent || o.Kind == outcome.KindTemporary && m.Failures >= failuresADay-1
 }
 
-// retryAfter is how long a message waits for its next delivery.
-func retryAfter(attempt int, o *outcome.Error) time.Duration {
-	if o.Kind == outcome.KindNotYet {
+// retryAfter is how long a message waits for its next delivery. What failed waits the
+// longer the oftener it failed; that it waited before, or was handed back by a process that
+// ended, does not count.
+func retryAfter(m contracts.Message, o *outcome.Error) time.Duration {
+	switch o.Kind {
+	case outcome.KindNotYet:
 		return max(o.After, time.Millisecond)
+	case outcome.KindTemporary:
+		return o.After + outcome.Pause(m.Failures+1, lastPause)
+	default:
+		return o.After + outcome.Pause(m.Attempt, lastPause)
 	}
-	return o.After + outcome.Pause(attempt, lastPause)
 }
 
 // settle tells the server what became of a message. It is the only place that acks.
@@ -61,7 +67,7 @@ func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 		if !errors.As(err, &r) {
 			if rerr := l.record(ctx, d.msg, o); rerr != nil {
 				l.log.Error("incident not recorded, the message comes again", "message", d.msg, "reason", rerr.Error())
-				said = d.raw.NakWithDelay(retryAfter(d.msg.Attempt, o))
+				said = d.raw.NakWithDelay(retryAfter(d.msg, o))
 				break
 			}
 		}
@@ -69,7 +75,7 @@ func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 		l.done.WithLabelValues(l.name, string(outcome.KindPermanent), string(o.Reason)).Inc()
 		said = d.raw.TermWithReason(string(o.Reason))
 	default:
-		wait := retryAfter(d.msg.Attempt, o)
+		wait := retryAfter(d.msg, o)
 		if o.Kind != outcome.KindNotYet || o.Err != nil {
 			l.log.Warn("message comes again", "message", d.msg, "kind", o.Reason, "in", wait.String(), "reason", err.Error())
 		}
