@@ -33,6 +33,9 @@ const (
 	mostItems = 25
 	// confirmationPause is how often a confirmation that is under way is looked at.
 	confirmationPause = 2 * time.Second
+	// confirmationLag is how long after a STOP its confirmation may still be unseen: both
+	// are one commit, but a replica that answers may not have all of it yet.
+	confirmationLag = time.Minute
 )
 
 // Options are what the consumer needs. Store, Twilio, and one of From and Service are
@@ -90,7 +93,7 @@ func (b *Blacklist) Handle(ctx context.Context, msgs []contracts.Message) []erro
 		}
 		// The key is what counts: a record written by hand may leave out the number.
 		optouts[i].Phone = "+" + strings.TrimPrefix(contracts.KeyOfSubject(m.Subject), contracts.KeyOptOut(""))
-		if errs[i] = b.confirmed(ctx, optouts[i]); errs[i] == nil {
+		if errs[i] = b.confirmed(ctx, optouts[i], m.Time); errs[i] == nil {
 			due = append(due, i)
 		}
 	}
@@ -112,8 +115,9 @@ func (b *Blacklist) Handle(ctx context.Context, msgs []contracts.Message) []erro
 	return errs
 }
 
-// confirmed is nil when the number's confirmation is no longer under way.
-func (b *Blacklist) confirmed(ctx context.Context, o contracts.OptOut) error {
+// confirmed is nil when the number's confirmation is no longer under way. stored is when
+// the bucket took the opt-out.
+func (b *Blacklist) confirmed(ctx context.Context, o contracts.OptOut, stored time.Time) error {
 	if !o.ConfirmedAt.IsZero() {
 		return nil
 	}
@@ -123,7 +127,8 @@ func (b *Blacklist) confirmed(ctx context.Context, o contracts.OptOut) error {
 	if err != nil {
 		return err
 	}
-	if ok && (sms.Status == contracts.SMSQueued || sms.Status == contracts.SMSSending) {
+	unseen := !ok && o.Source == contracts.OptOutBySMS && b.o.Now().Sub(stored) < confirmationLag
+	if unseen || ok && (sms.Status == contracts.SMSQueued || sms.Status == contracts.SMSSending) {
 		return outcome.NotYet(confirmationPause)
 	}
 	return nil

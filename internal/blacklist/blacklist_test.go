@@ -163,6 +163,42 @@ func TestConfirmationComesFirst(t *testing.T) {
 	}
 }
 
+// On a cluster a replica that answers may lag: it has the opt-out and not yet the
+// confirmation, which the same commit queued. Told then, Twilio would refuse that with
+// 21610, and the person would hear nothing (a cluster that lost its leader did so).
+// https://www.twilio.com/docs/api/errors/21610
+func TestAConfirmationThatIsNotSeenYetComesFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	m := r.optout(1, unconfirmed)
+	m.Time = time.Now()
+	if err := r.b.Handle(context.Background(), []contracts.Message{m})[0]; outcome.Of(err).Kind != outcome.KindNotYet {
+		t.Errorf("the confirmation is not seen yet: %v", err)
+	}
+	if n := r.twilio.Count(standin.Consents); n != 0 {
+		t.Errorf("Twilio was told before the number was, in %d calls", n)
+	}
+	r.put(contracts.KeySMS(contracts.SMSOptOutConfirmation, "33639980001"),
+		contracts.SMS{Kind: contracts.SMSOptOutConfirmation, To: "+33639980001", Status: contracts.SMSSent, Cause: "33639980001"})
+	if err := r.b.Handle(context.Background(), []contracts.Message{m})[0]; err != nil {
+		t.Error(err)
+	}
+	// One that never was, or that somebody deleted, keeps nothing from Twilio for ever, and
+	// an operator's opt-out has none.
+	gone := r.optout(2, unconfirmed)
+	gone.Time = time.Now().Add(-2 * time.Minute)
+	byHand := r.optout(3, unconfirmed, func(o *contracts.OptOut) { o.Source = contracts.OptOutByOperator })
+	byHand.Time = time.Now()
+	for i, err := range r.b.Handle(context.Background(), []contracts.Message{gone, byHand}) {
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if n := len(r.twilio.Consents()); n != 3 {
+		t.Errorf("Twilio has %d opt-outs", n)
+	}
+}
+
 func TestNothingToTell(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
