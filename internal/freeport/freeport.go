@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 )
 
 // Ports below 32768 are never given to outgoing connections, by Linux as by others, so
@@ -14,10 +15,18 @@ import (
 // take one.
 const first, end = 10000, 32768
 
+// next is where to look next. This process is given no port a second time before all the
+// others: the one it was given may be without its server yet. Others begin elsewhere.
+var next = func() *atomic.Uint32 {
+	n := &atomic.Uint32{}
+	n.Store(rand.Uint32N(end - first))
+	return n
+}()
+
 // Port gives a TCP port on which nobody listens at 127.0.0.1.
 func Port() (int, error) {
-	for range 1000 {
-		port := first + rand.IntN(end-first)
+	for range end - first {
+		port := first + int(next.Add(1)%(end-first))
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
