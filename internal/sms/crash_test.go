@@ -252,7 +252,7 @@ func TestCrashAtEachStep(t *testing.T) {
 func TestDrainFinishesWhatBegan(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *standin.Options) { o.MinLatency, o.MaxLatency = 300*time.Millisecond, 300*time.Millisecond })
-	w := r.spawn()
+	w := r.spawn(envCallTime + "=5s")
 	r.queue(span(0, 8)...)
 	eventually(t, 20*time.Second, "a call begins", func() bool { return len(r.twilio.Calls()) > 0 })
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {

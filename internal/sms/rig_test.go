@@ -106,6 +106,16 @@ func (r *rig) sender(change ...func(*sms.Options)) *sms.Sender {
 	return s
 }
 
+// patient makes a sender for tests in which nobody dies: a machine that stands still for
+// half a second is no reason to hold a text, nor to give a call up.
+func (r *rig) patient() *sms.Sender {
+	r.tb.Helper()
+	return r.sender(func(o *sms.Options) {
+		o.Twilio = r.client(func(o *twilio.Options) { o.Timeout = 10 * callTime })
+		o.Lease = 30 * callTime
+	})
+}
+
 // runSMS runs a sender on the durable until stop is called, or the test ends.
 func (r *rig) runSMS(change ...func(*sms.Options)) (stop func()) {
 	return r.loop(contracts.StreamCRM, contracts.SMSSender, r.sender(change...).Handle)

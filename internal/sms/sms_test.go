@@ -83,7 +83,7 @@ func TestWalk(t *testing.T) {
 func TestAnswersOfTwilio(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *standin.Options) { o.MagicNumbers = true })
-	s := r.sender()
+	s := r.patient()
 	for n, c := range []struct {
 		name, to string
 		status   contracts.SMSStatus
@@ -676,7 +676,7 @@ func TestUnclearAnswerHoldsTheWelcome(t *testing.T) {
 	r.put(contracts.KeyContact(digits(0)), contact)
 	bill := contracts.SMS{Kind: contracts.SMSPaymentFailed, To: number(0), Body: "Facture", Status: contracts.SMSQueued, QueuedAt: time.Now().UTC(), Cause: "in_1.1"}
 	r.put(contracts.KeySMS(bill.Kind, bill.Cause), bill)
-	s := r.sender()
+	s := r.patient()
 	before := r.sequence()
 	for range 5 {
 		if o := outcome.Of(r.handle(s, 0)); o.Kind != outcome.KindNotYet || o.After < time.Second {
@@ -762,7 +762,7 @@ func TestMissingStatus(t *testing.T) {
 			return 0
 		}
 	})
-	s := r.sender()
+	s := r.patient()
 	r.queue(0, 1, 2)
 	for n := range 3 {
 		if err := r.handle(s, n); err != nil {
