@@ -121,19 +121,9 @@ func TestNamedCommands(t *testing.T) {
 func inline(t *testing.T, pattern string) [][]string {
 	t.Helper()
 	var out [][]string
-	for _, glob := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
-		pages, err := filepath.Glob(natstest.Root(t, glob))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range pages {
-			page, err := os.ReadFile(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, regexp.MustCompile("`"+pattern+"`").FindAllStringSubmatch(string(page), -1)...)
-		}
-	}
+	eachPage(t, func(_, text string) {
+		out = append(out, regexp.MustCompile("`"+pattern+"`").FindAllStringSubmatch(text, -1)...)
+	})
 	if len(out) == 0 {
 		t.Errorf("no page has a command like %s", pattern)
 	}

@@ -1,10 +1,8 @@
 package sandbox_test
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -12,10 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"leadpipe/contracts"
-	"leadpipe/internal/sandbox"
 	"leadpipe/internal/sandbox/meta"
-	"leadpipe/internal/webhook/facebook"
 )
 
 // TestLeadsThatMetaDoesNotGive is some minutes of Meta's misbehaviour, through the
@@ -33,21 +28,7 @@ func TestLeadsThatMetaDoesNotGive(t *testing.T) {
 		l := meta.Lead{ID: id, CreatedTime: time.Now(), PageID: "100000000000101", FormID: "100000000000202", AdID: "5",
 			Fields: []meta.Field{{Name: "full_name", Values: []string{"Zoé Martin"}}, {Name: "phone_number", Values: []string{fmt.Sprintf("+336399%05d", 80000+phone)}}}}
 		s.Meta.AddLead(l)
-		body := meta.Webhook(meta.AsNumbers, l)
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.EdgeURL+"/api/webhooks/facebook", bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", contracts.ContentJSON)
-		req.Header.Set("X-Hub-Signature-256", facebook.Sign(body, sandbox.AppSecret))
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Fatalf("HTTP %d", resp.StatusCode)
-		}
+		send(t, s, delivery{path: "/api/webhooks/facebook", body: meta.Webhook(meta.AsNumbers, l)})
 		announced[id] = time.Now()
 	}
 	// rows are those of a tab by their key.

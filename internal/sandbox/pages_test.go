@@ -26,10 +26,9 @@ import (
 // A block is a block of shell lines in a page.
 type block struct{ page, text string }
 
-// blocks are those of every page, word for word.
-func blocks(t *testing.T) []block {
+// eachPage gives the name and the text of every page.
+func eachPage(t *testing.T, yield func(name, text string)) {
 	t.Helper()
-	var out []block
 	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
 		found, err := filepath.Glob(natstest.Root(t, pattern))
 		if err != nil {
@@ -40,11 +39,19 @@ func blocks(t *testing.T) []block {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(page, -1) {
-				out = append(out, block{filepath.Base(f), string(m[1])})
-			}
+			yield(filepath.Base(f), string(page))
 		}
 	}
+}
+
+// blocks are those of every page, word for word.
+func blocks(t *testing.T) (out []block) {
+	t.Helper()
+	eachPage(t, func(name, text string) {
+		for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(text, -1) {
+			out = append(out, block{name, m[1]})
+		}
+	})
 	return out
 }
 

@@ -1,21 +1,17 @@
 package sandbox_test
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"leadpipe/contracts"
-	"leadpipe/internal/daemon"
 	"leadpipe/internal/daemon/consumersd"
 	"leadpipe/internal/natstest"
 	"leadpipe/internal/sandbox"
@@ -78,12 +74,12 @@ type operation struct {
 	addresses *strings.Replacer // of the page, to those of here
 
 	consumers *exec.Cmd
-	log       *safeBuffer
+	log       *logged
 }
 
 func newOperation(t *testing.T) *operation {
 	t.Helper()
-	o := &operation{t: t, dir: t.TempDir(), log: &safeBuffer{}}
+	o := &operation{t: t, dir: t.TempDir(), log: &logged{}}
 	bin := filepath.Join(o.dir, "bin")
 	for _, tool := range []struct{ in, pkg string }{{"", "leadpipe/cmd/consumers"}, {"internal/tools/nats", "github.com/nats-io/natscli/nats"}} {
 		build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+string(filepath.Separator), tool.pkg)
@@ -99,16 +95,9 @@ func newOperation(t *testing.T) *operation {
 	}
 
 	var cfg consumersd.Config
-	log := &logged{}
-	s, err := sandbox.Start(t.Context(), sandbox.Options{Dir: t.TempDir(), NATSConf: natstest.Root(t, "nats.conf"), NATSPort: natstest.Port(t), EdgeAddr: "127.0.0.1:0",
-		Latency: time.Millisecond, Hurry: true, Without: consumersd.Without(), Log: daemon.NewLogger(log), Consumers: func(c *consumersd.Config) { cfg = *c }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
+	s, _ := startWith(t, func(o *sandbox.Options) {
+		o.NATSPort, o.Latency, o.Without = natstest.Port(t), time.Millisecond, consumersd.Without()
+		o.Consumers = func(c *consumersd.Config) { cfg = *c }
 	})
 	o.Sandbox = s
 	o.cluster = natstest.New(t, natstest.Cluster, natstest.Bare, natstest.LazySync)
@@ -211,7 +200,7 @@ func (o *operation) do(text string) {
 // of its output.
 func (o *operation) follow(text, want string) {
 	o.t.Helper()
-	var out safeBuffer
+	var out logged
 	cmd := exec.Command("sh", "-eu", "-c", "exec "+text)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = o.dir, o.env, &out, &out
 	if err := cmd.Start(); err != nil {
@@ -231,23 +220,3 @@ func (o *operation) follow(text, want string) {
 	_ = cmd.Process.Signal(os.Interrupt)
 	_ = cmd.Wait() // how a client says that it was interrupted is its own
 }
-
-// A safeBuffer takes a program's output while it is read.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-var _ fmt.Stringer = &safeBuffer{}

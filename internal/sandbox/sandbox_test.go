@@ -21,9 +21,17 @@ import (
 // start starts a whole pipeline and gives what its programs log.
 func start(t *testing.T, without ...string) (*sandbox.Sandbox, *logged) {
 	t.Helper()
+	return startWith(t, func(o *sandbox.Options) { o.Without = without })
+}
+
+// startWith is start with other options.
+func startWith(t *testing.T, change func(*sandbox.Options)) (*sandbox.Sandbox, *logged) {
+	t.Helper()
 	log := &logged{}
-	s, err := sandbox.Start(t.Context(), sandbox.Options{Dir: t.TempDir(), NATSConf: natstest.Root(t, "nats.conf"), NATSPort: -1,
-		EdgeAddr: "127.0.0.1:0", Latency: 20 * time.Millisecond, Hurry: true, Without: without, Log: daemon.NewLogger(log)})
+	o := sandbox.Options{Dir: t.TempDir(), NATSConf: natstest.Root(t, "nats.conf"), NATSPort: -1,
+		EdgeAddr: "127.0.0.1:0", Latency: 20 * time.Millisecond, Hurry: true, Log: daemon.NewLogger(log)}
+	change(&o)
+	s, err := sandbox.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +46,7 @@ func start(t *testing.T, without ...string) (*sandbox.Sandbox, *logged) {
 	return s, log
 }
 
+// logged takes what programs print, while it is read.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
