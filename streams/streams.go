@@ -106,21 +106,27 @@ func Apply(ctx context.Context, js jetstream.JetStream, replicas int, without ..
 // CreateWebhooks creates the stream of webhooks where it is missing, and nothing else:
 // it is what the edge may do, so that it can start first.
 func CreateWebhooks(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	_, err := webhooks(ctx, js, replicas, true)
+	return err
+}
+
+// DiffWebhooks is Diff for the stream of webhooks alone, without its durables: all that
+// the edge may look at.
+func DiffWebhooks(ctx context.Context, js jetstream.JetStream, replicas int) ([]Drift, error) {
+	d, err := webhooks(ctx, js, replicas, false)
+	if err != nil || d == nil {
+		return nil, err
+	}
+	return []Drift{*d}, nil
+}
+
+func webhooks(ctx context.Context, js jetstream.JetStream, replicas int, create bool) (*Drift, error) {
 	declared, err := Declared(replicas)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c := declared[0].Config
-	if _, err = js.Stream(ctx, c.Name); !errors.Is(err, jetstream.ErrStreamNotFound) {
-		if err != nil {
-			return fmt.Errorf("looking for stream %s: %w", c.Name, err)
-		}
-		return nil
-	}
-	if _, err := js.CreateStream(ctx, c); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return fmt.Errorf("creating stream %s: %w", c.Name, err)
-	}
-	return nil
+	i := slices.IndexFunc(declared, func(s Stream) bool { return s.Config.Name == contracts.StreamWebhooks })
+	return stream(ctx, js, declared[i].Config, create)
 }
 
 // Diff reports what is missing or differs, and creates nothing.
@@ -135,27 +141,12 @@ func walk(ctx context.Context, js jetstream.JetStream, replicas int, create bool
 	}
 	var drifts []Drift
 	for _, s := range declared {
-		file := "--config streams/" + s.Config.Name + ".stream.json"
-		if replicas > 1 {
-			file += fmt.Sprintf(" --replicas=%d", replicas)
+		d, err := stream(ctx, js, s.Config, create)
+		if err != nil {
+			return nil, err
 		}
-		stream, err := js.Stream(ctx, s.Config.Name)
-		switch {
-		case err == nil:
-			if fields := differing(s.Config, stream.CachedInfo().Config); fields != nil {
-				drifts = append(drifts, Drift{Name: s.Config.Name, Fields: fields,
-					Command: "nats stream edit " + s.Config.Name + " " + file})
-			}
-		case !errors.Is(err, jetstream.ErrStreamNotFound):
-			return nil, fmt.Errorf("looking for stream %s: %w", s.Config.Name, err)
-		case !create:
-			drifts = append(drifts, Drift{Name: s.Config.Name, Missing: true,
-				Command: "nats stream add " + s.Config.Name + " " + file})
-		default:
-			// Another process may be doing the same; the same declaration twice is no error.
-			if _, err := js.CreateStream(ctx, s.Config); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				return nil, fmt.Errorf("creating stream %s: %w", s.Config.Name, err)
-			}
+		if d != nil {
+			drifts = append(drifts, *d)
 		}
 		for _, c := range s.Consumers {
 			if slices.Contains(without, c.Durable) {
@@ -171,6 +162,30 @@ func walk(ctx context.Context, js jetstream.JetStream, replicas int, create bool
 		}
 	}
 	return drifts, nil
+}
+
+func stream(ctx context.Context, js jetstream.JetStream, c jetstream.StreamConfig, create bool) (*Drift, error) {
+	file := c.Name + " --config streams/" + c.Name + ".stream.json"
+	if c.Replicas > 1 {
+		file += fmt.Sprintf(" --replicas=%d", c.Replicas)
+	}
+	existing, err := js.Stream(ctx, c.Name)
+	switch {
+	case err == nil:
+		if fields := differing(c, existing.CachedInfo().Config); fields != nil {
+			return &Drift{Name: c.Name, Fields: fields, Command: "nats stream edit " + file}, nil
+		}
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("looking for stream %s: %w", c.Name, err)
+	case !create:
+		return &Drift{Name: c.Name, Missing: true, Command: "nats stream add " + file}, nil
+	default:
+		// Another process may be doing the same; the same declaration twice is no error.
+		if _, err := js.CreateStream(ctx, c); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return nil, fmt.Errorf("creating stream %s: %w", c.Name, err)
+		}
+	}
+	return nil, nil
 }
 
 func consumer(ctx context.Context, js jetstream.JetStream, stream string, c jetstream.ConsumerConfig, create bool) (*Drift, error) {

@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"leadpipe/internal/bus"
+	"leadpipe/streams"
 )
 
-// A Right is something that a user has to be allowed: a subject to publish to. Body is
-// what is published to find out; it must be nothing that the server acts upon.
+// A Right is something that a user has to be allowed: a subject to publish to.
 type Right struct {
 	Subject string
 	For     string // "store webhooks"
@@ -30,10 +31,10 @@ func nothing(subject string) *nats.Msg {
 	return m
 }
 
-// CheckNATS connects as a user and tries its rights; then, over that connection, streams
+// CheckNATS connects as a user and tries its rights; then, over that connection, look
 // says how far what is on the server is as declared.
-func (n NATS) CheckNATS(ctx context.Context, user string, password Secret, urls string, rights []Right, streams func(context.Context, jetstream.JetStream) []Finding) []Finding {
-	opts := append([]nats.Option{nats.Name(user + " check"), nats.Timeout(5 * time.Second), nats.NoReconnect(), nats.CustomInboxPrefix("_INBOX." + user),
+func (n NATS) CheckNATS(ctx context.Context, user string, password Secret, urls string, rights []Right, look func(context.Context, jetstream.JetStream) []Finding) []Finding {
+	opts := append([]nats.Option{nats.Name(user + " check"), nats.Timeout(5 * time.Second), nats.NoReconnect(), nats.CustomInboxPrefix(bus.InboxPrefix(user)),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, n.Auth(user, password, urls)...) // LastError is asked instead
 	if n.Creds != "" {
 		opts = append(opts, nats.UserCredentials(n.Creds))
@@ -68,7 +69,7 @@ func (n NATS) CheckNATS(ctx context.Context, user string, password Secret, urls 
 		return append(out, lacks...)
 	}
 	out = append(out, Good("NATS: the user %s has its rights", user))
-	return append(out, streams(ctx, js)...)
+	return append(out, look(ctx, js)...)
 }
 
 // CheckPasswords warns of passwords that anyone can guess.
@@ -77,9 +78,12 @@ func (n NATS) CheckPasswords(urls string) []Finding {
 		return []Finding{Good("NATS: logs in with NATS_CREDS")}
 	}
 	var unset []string
-	for name, p := range map[string]Secret{"edge": n.EdgePassword, "consumers": n.ConsumersPassword, "operator": n.OperatorPassword} {
-		if p == "" || string(p) == name {
-			unset = append(unset, "NATS_"+strings.ToUpper(name)+"_PASSWORD")
+	for _, u := range []struct {
+		name     string
+		password Secret
+	}{{"consumers", n.ConsumersPassword}, {"edge", n.EdgePassword}, {"operator", n.OperatorPassword}} {
+		if u.password == "" || string(u.password) == u.name {
+			unset = append(unset, "NATS_"+strings.ToUpper(u.name)+"_PASSWORD")
 		}
 	}
 	if u, err := url.Parse(strings.Split(urls, ",")[0]); err == nil && u.User != nil {
@@ -91,7 +95,7 @@ func (n NATS) CheckPasswords(urls string) []Finding {
 	if len(unset) == 0 {
 		return []Finding{Good("NATS: passwords are set")}
 	}
-	return []Finding{NotOn("set them before others can reach this machine", "NATS: development passwords, each its user's name: %s", strings.Join(sorted(unset), ", "))}
+	return []Finding{NotOn("set them before others can reach this machine", "NATS: development passwords, each its user's name: %s", strings.Join(unset, ", "))}
 }
 
 func isLoopback(host string) bool {
@@ -99,15 +103,22 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Drift is a finding about something on the server; missing: the program creates it.
-func Drift(name, fields string, missing bool, command string) Finding {
-	if missing {
-		return NotOn("the program creates it at its start", "streams: %s does not exist yet", name)
+// CheckStreams tells what streams.Diff has found of those that are named. why is what an
+// error may be for.
+func CheckStreams(named, why string, drifts []streams.Drift, err error) []Finding {
+	if err != nil {
+		return []Finding{Bad(why, "streams: %v", err)}
 	}
-	return Bad(fmt.Sprintf("run `%s`, or make streams-apply", command), "streams: %s differs in %s", name, fields)
-}
-
-func sorted(s []string) []string {
-	slices.Sort(s)
-	return s
+	if len(drifts) == 0 {
+		return []Finding{Good("streams: %s as declared", named)}
+	}
+	var found []Finding
+	for _, d := range drifts {
+		if d.Missing {
+			found = append(found, NotOn("the program creates it at its start", "streams: %s does not exist yet", d.Name))
+			continue
+		}
+		found = append(found, Bad(fmt.Sprintf("run `%s`, or make streams-apply", d.Command), "streams: %s differs in %s", d.Name, strings.Join(d.Fields, ", ")))
+	}
+	return found
 }

@@ -55,22 +55,8 @@ func (c Config) checkNATS(ctx context.Context) []daemon.Finding {
 		urls = defaultURL
 	}
 	out := c.CheckNATS(ctx, "consumers", c.ConsumersPassword, urls, rights, func(ctx context.Context, js jetstream.JetStream) []daemon.Finding {
-		var without []string
-		if _, off := c.missing()[contracts.Blacklist]; off {
-			without = append(without, contracts.Blacklist)
-		}
-		drifts, err := streams.Diff(ctx, js, c.Replicas, without...)
-		if err != nil {
-			return []daemon.Finding{daemon.Bad("see the server's log: it may have no leader or no JetStream", "streams: %v", err)}
-		}
-		var found []daemon.Finding
-		for _, d := range drifts {
-			found = append(found, daemon.Drift(d.Name, strings.Join(d.Fields, ", "), d.Missing, d.Command))
-		}
-		if found == nil {
-			found = append(found, daemon.Good("streams: all as declared"))
-		}
-		return found
+		drifts, err := streams.Diff(ctx, js, c.Replicas, c.undeclared()...)
+		return daemon.CheckStreams("all", "see the server's log: it may have no leader or no JetStream", drifts, err)
 	})
 	return append(out, c.CheckPasswords(urls)...)
 }

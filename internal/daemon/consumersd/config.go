@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"leadpipe/contracts"
 	"leadpipe/internal/billing"
 	"leadpipe/internal/console"
 	"leadpipe/internal/daemon"
@@ -176,4 +177,13 @@ func (c Config) missing() map[string]string {
 		m["sheets"] = "GOOGLE_APPLICATION_CREDENTIALS is not set"
 	}
 	return m
+}
+
+// undeclared are the durables that need not be on the server: Twilio's consent API is an
+// option, and a durable that nobody reads would only grow.
+func (c Config) undeclared() []string {
+	if _, off := c.missing()[contracts.Blacklist]; off {
+		return []string{contracts.Blacklist}
+	}
+	return nil
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"leadpipe/contracts"
 	"leadpipe/internal/bus"
 	"leadpipe/internal/daemon"
 	"leadpipe/internal/state"
@@ -168,13 +167,9 @@ func Without(left ...string) []string {
 
 // apply creates what is missing on the server, and waits for one that is not there yet.
 func apply(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) error {
-	var without []string
-	if _, off := cfg.missing()[contracts.Blacklist]; off {
-		without = append(without, contracts.Blacklist)
-	}
 	for waited := false; ; waited = true {
 		try, cancel := context.WithTimeout(ctx, 5*time.Second)
-		drifts, err := streams.Apply(try, js, cfg.Replicas, without...)
+		drifts, err := streams.Apply(try, js, cfg.Replicas, cfg.undeclared()...)
 		cancel()
 		if err == nil {
 			for _, d := range drifts {

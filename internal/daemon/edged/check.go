@@ -95,17 +95,7 @@ func (c Config) checkNATS(ctx context.Context) []daemon.Finding {
 	}
 	out := c.CheckNATS(ctx, "edge", c.EdgePassword, urls, rights, func(ctx context.Context, js jetstream.JetStream) []daemon.Finding {
 		drifts, err := streams.DiffWebhooks(ctx, js, c.Replicas)
-		if err != nil {
-			return []daemon.Finding{daemon.Bad("see the server's log: it may have no leader or no rights", "streams: %v", err)}
-		}
-		var found []daemon.Finding
-		for _, d := range drifts {
-			found = append(found, daemon.Drift(d.Name, strings.Join(d.Fields, ", "), d.Missing, d.Command))
-		}
-		if found == nil {
-			found = append(found, daemon.Good("streams: %s as declared", contracts.StreamWebhooks))
-		}
-		return found
+		return daemon.CheckStreams(contracts.StreamWebhooks, "see the server's log: it may have no leader or no rights", drifts, err)
 	})
 	return append(out, c.CheckPasswords(urls)...)
 }
