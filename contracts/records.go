@@ -409,6 +409,12 @@ type FailedBlock struct {
 // FailedBlockSize is how many webhooks a FailedBlock is about.
 const FailedBlockSize = 4096
 
+// BlockBit says whether a webhook is one of those that a FailedBlock's Seen or Open has.
+func BlockBit(bits []byte, sequence uint64) bool {
+	n := int(sequence % FailedBlockSize)
+	return n/8 < len(bits) && bits[n/8]&(1<<(n%8)) != 0
+}
+
 // IncidentIndex lists the incidents that are open. Key: index.incidents.
 type IncidentIndex struct {
 	Open []OpenIncident `json:"open"` // sorted by id

@@ -25,14 +25,7 @@ func Settled(ctx context.Context, js jetstream.JetStream, stream, durable string
 	if info.NumPending > 0 || info.NumAckPending > 0 {
 		return false, nil
 	}
-	filters := info.Config.FilterSubjects
-	if len(filters) == 0 {
-		filters = []string{info.Config.FilterSubject}
-	}
-	for _, f := range filters {
-		if f == "" {
-			f = ">"
-		}
+	for _, f := range Subjects(info.Config) {
 		last, err := s.GetLastMsgForSubject(ctx, f)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue
@@ -45,4 +38,16 @@ func Settled(ctx context.Context, js jetstream.JetStream, stream, durable string
 		}
 	}
 	return true, nil
+}
+
+// Subjects are the subjects whose messages a durable is given.
+func Subjects(c jetstream.ConsumerConfig) []string {
+	switch {
+	case len(c.FilterSubjects) > 0:
+		return c.FilterSubjects
+	case c.FilterSubject != "":
+		return []string{c.FilterSubject}
+	default:
+		return []string{">"}
+	}
 }

@@ -136,7 +136,7 @@ func counted(tx *state.Tx, i contracts.Incident, o occurrence) (bool, error) {
 	switch {
 	case o.webhook() && i.ID != o.ID:
 		b, _, err := state.Peek[contracts.FailedBlock](tx, contracts.KeyFailed(i.ID, o.Message.Sequence))
-		return bit(b.Seen, o.Message.Sequence), err
+		return contracts.BlockBit(b.Seen, o.Message.Sequence), err
 	case o.Message.Sequence != 0 && !o.Standing:
 		return i.Seen.Has(o.Message.Sequence), nil
 	}

@@ -47,7 +47,7 @@ func fail(tx *state.Tx, i contracts.Incident, o occurrence) error {
 		if err != nil {
 			return err
 		}
-		if bit(b.Open, seq) {
+		if contracts.BlockBit(b.Open, seq) {
 			return nil
 		}
 		b.Seen, b.Open = withBit(b.Seen, seq), withBit(b.Open, seq)
@@ -79,7 +79,7 @@ func Succeeded(tx *state.Tx, durable string, m contracts.Message, at time.Time) 
 			if err != nil {
 				return err
 			}
-			if !bit(b.Open, m.Sequence) {
+			if !contracts.BlockBit(b.Open, m.Sequence) {
 				continue
 			}
 		}
@@ -111,7 +111,7 @@ func mended(tx *state.Tx, x contracts.OpenIncident, m contracts.Message, at time
 	default:
 		key := contracts.KeyFailed(x.ID, m.Sequence)
 		b, _, err := state.Get[contracts.FailedBlock](tx, key)
-		if err != nil || !bit(b.Open, m.Sequence) {
+		if err != nil || !contracts.BlockBit(b.Open, m.Sequence) {
 			return err
 		}
 		b.Open = withoutBit(b.Open, m.Sequence)
@@ -144,11 +144,6 @@ func concerns(x contracts.OpenIncident, durable string, m contracts.Message) boo
 }
 
 // bit, withBit and withoutBit read and change the bit of a sequence in its block.
-func bit(bits []byte, sequence uint64) bool {
-	n := int(sequence % contracts.FailedBlockSize)
-	return n/8 < len(bits) && bits[n/8]&(1<<(n%8)) != 0
-}
-
 func withBit(bits []byte, sequence uint64) []byte {
 	n := int(sequence % contracts.FailedBlockSize)
 	for len(bits) <= n/8 {

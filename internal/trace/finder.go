@@ -131,11 +131,6 @@ func (f *finder) followAll() error {
 	return nil
 }
 
-func (f *finder) fetch(keys ...string) error {
-	_, err := f.fetched(keys)
-	return err
-}
-
 // fetched reads keys that were not read yet.
 func (f *finder) fetched(keys []string) ([]contracts.Message, error) {
 	var missing []string
@@ -380,7 +375,11 @@ func (f *finder) wanted(m contracts.Message, needles [][]byte) bool {
 // record, or as one of many that joined.
 func (f *finder) incidents() ([]contracts.Message, error) {
 	var about []contracts.Message
-	blocks := map[string]contracts.Message{} // by the key of the block to look at
+	type part struct {
+		of        contracts.Message // the incident
+		sequences []uint64          // webhooks of the block that were found
+	}
+	blocks := map[string]part{} // by the key of the block to look at
 	err := bus.Messages(f.ctx, f.js, bus.Range{Stream: contracts.StreamCRM, Subjects: []string{contracts.SubjectOfKey(contracts.KeyIncident(">"))}},
 		func(m contracts.Message, _ uint64) error {
 			var i contracts.Incident
@@ -393,7 +392,8 @@ func (f *finder) incidents() ([]contracts.Message, error) {
 			}
 			if i.Stream == contracts.StreamWebhooks && strings.Contains(i.ID, "-many") {
 				for seq := range f.webhooks {
-					blocks[contracts.KeyFailed(i.ID, seq)] = m
+					key := contracts.KeyFailed(i.ID, seq)
+					blocks[key] = part{m, append(blocks[key].sequences, seq)}
 				}
 			}
 			return nil
@@ -407,11 +407,14 @@ func (f *finder) incidents() ([]contracts.Message, error) {
 	}
 	joined := map[string]bool{}
 	for _, m := range found {
-		key := contracts.KeyOfSubject(m.Subject)
+		p := blocks[contracts.KeyOfSubject(m.Subject)]
 		var b contracts.FailedBlock
-		if i := blocks[key]; json.Unmarshal(m.Data, &b) == nil && !joined[i.Subject] && f.inBlock(key, b) {
-			joined[i.Subject] = true
-			about = append(about, i)
+		if json.Unmarshal(m.Data, &b) != nil || joined[p.of.Subject] {
+			continue
+		}
+		if slices.ContainsFunc(p.sequences, func(seq uint64) bool { return contracts.BlockBit(b.Seen, seq) }) {
+			joined[p.of.Subject] = true
+			about = append(about, p.of)
 		}
 	}
 	return about, nil
@@ -431,15 +434,4 @@ func (f *finder) concerned(i contracts.Incident) bool {
 		_, ours := f.records[contracts.KeyOfSubject(m)]
 		return ours
 	})
-}
-
-// inBlock says whether a block has one of the webhooks.
-func (f *finder) inBlock(key string, b contracts.FailedBlock) bool {
-	for seq := range f.webhooks {
-		n := int(seq % contracts.FailedBlockSize)
-		if strings.HasSuffix(key, "."+strconv.FormatUint(seq/contracts.FailedBlockSize, 10)) && n/8 < len(b.Seen) && b.Seen[n/8]&(1<<(n%8)) != 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -127,7 +127,7 @@ func (f *finder) classify(id string) (string, Kind, error) {
 }
 
 func (f *finder) digits(id string) (string, Kind, error) {
-	if err := f.fetch(contracts.KeyLead(id), contracts.KeyContact(id), contracts.KeyOptOut(id)); err != nil {
+	if _, err := f.fetched([]string{contracts.KeyLead(id), contracts.KeyContact(id), contracts.KeyOptOut(id)}); err != nil {
 		return "", "", err
 	}
 	n, unreadable := phone.Parse("+"+id, f.o.Region)

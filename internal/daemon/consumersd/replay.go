@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -80,7 +79,7 @@ func replay(op *operator, o options, args []string) error {
 		return fmt.Errorf("asking for durable %s of %s: %w", r.durable, r.stream, err)
 	}
 	said := replayed{Durable: r.durable, First: first, Last: last, Failed: []notReplayed{}}
-	part := bus.Range{Stream: r.stream, Subjects: filters(durable), First: first, Last: last}
+	part := bus.Range{Stream: r.stream, Subjects: bus.Subjects(durable.CachedInfo().Config), First: first, Last: last}
 	if err := op.replay(r, part, &said); err != nil {
 		return fmt.Errorf("%w (%d messages done, %d not)", err, said.Done, len(said.Failed))
 	}
@@ -101,14 +100,6 @@ func replay(op *operator, o options, args []string) error {
 		return errSaid
 	}
 	return nil
-}
-
-func filters(durable jetstream.Consumer) []string {
-	c := durable.CachedInfo().Config
-	if c.FilterSubject != "" {
-		return []string{c.FilterSubject}
-	}
-	return c.FilterSubjects
 }
 
 // replay reads a part of the row's stream and has it handled, as many messages at a time
