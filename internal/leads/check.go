@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -88,22 +87,9 @@ func (g *Graph) Check(ctx context.Context, appSecret string) (Token, error) {
 // ask makes one call. None of what Graph says in words is in its errors, which may quote
 // the token.
 func (g *Graph) ask(ctx context.Context, path string, query url.Values, token string, into any) error {
-	if g.proof != "" && token == g.token {
-		query.Set("appsecret_proof", g.proof)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+"/"+path+"?"+query.Encode(), nil)
+	resp, body, err := g.get(ctx, path, query, token)
 	if err != nil {
-		return outcome.Permanentf(outcome.Malformed, "building a call to Graph")
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := g.http.Do(req)
-	if err != nil {
-		return unanswered(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return unanswered(err)
+		return err
 	}
 	var answer struct {
 		Error struct {

@@ -169,23 +169,9 @@ func (g *Graph) counted(ctx context.Context, id, fields string) (form, error) {
 }
 
 func (g *Graph) read(ctx context.Context, id, fields string) (form, error) {
-	query := url.Values{"fields": {fields}}
-	if g.proof != "" {
-		query.Set("appsecret_proof", g.proof)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+"/"+url.PathEscape(id)+"?"+query.Encode(), nil)
+	resp, body, err := g.get(ctx, url.PathEscape(id), url.Values{"fields": {fields}}, g.token)
 	if err != nil {
-		return form{}, outcome.Permanentf(outcome.Malformed, "building a call to Graph for a lead")
-	}
-	req.Header.Set("Authorization", "Bearer "+g.token)
-	resp, err := g.http.Do(req)
-	if err != nil {
-		return form{}, unanswered(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return form{}, unanswered(err)
+		return form{}, err
 	}
 	if len(body) > maxAnswer {
 		return form{}, outcome.Permanentf(outcome.Malformed, "the answer for the lead is longer than %d bytes", maxAnswer)
@@ -218,6 +204,29 @@ func (g *Graph) read(ctx context.Context, id, fields string) (form, error) {
 		return form{}, outcome.Permanent(outcome.Refused, fmt.Errorf("the lead came without its answers (field_data): %w", errPermission))
 	}
 	return answer.form, nil
+}
+
+// get makes one call as a token and gives the answer, whose body is one byte longer than
+// maxAnswer where it was too long. An error is its outcome.
+func (g *Graph) get(ctx context.Context, path string, query url.Values, token string) (*http.Response, []byte, error) {
+	if g.proof != "" && token == g.token {
+		query.Set("appsecret_proof", g.proof)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.base+"/"+path+"?"+query.Encode(), nil)
+	if err != nil {
+		return nil, nil, outcome.Permanentf(outcome.Malformed, "building a call to Graph")
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := g.http.Do(req)
+	if err != nil {
+		return nil, nil, unanswered(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, nil, unanswered(err)
+	}
+	return resp, body, nil
 }
 
 // A refusal is Graph's answer in place of a lead.
