@@ -63,7 +63,7 @@ nightly: ## property tests with 10,000 draws instead of 200
 	RAPID_CHECKS=1000 $(GO) test -timeout 30m -run Property ./internal/bus
 
 stress: ## crashes, races, load, an outage and a cluster that loses its servers, at full size
-	STRESS=1 $(GO) test -timeout 30m -v -run 'FormerRelease|Crash|Race|FourProcesses|ExpiredToken|ThreeThatHang|MetaDoesNotGive' ./internal/sms ./internal/daemon/consumersd ./internal/leads ./internal/sheets ./internal/sandbox
+	STRESS=1 $(GO) test -timeout 30m -v -run 'FormerRelease|Crash|Race|FourProcesses|ExpiredToken|ThreeThatHang|MetaDoesNotGive|ClusterLoses' ./internal/sms ./internal/daemon/consumersd ./internal/leads ./internal/sheets ./internal/sandbox ./internal/chaos
 
 stress-browser: ## the console with 100,000 records and 50 webhooks a second, for ten minutes
 	STRESS=1 CHROMIUM="$(BROWSER)" $(GO) test -tags browser -timeout 30m -count 1 -v -run BrowserUnderLoad ./internal/sandbox
