@@ -100,7 +100,11 @@ func (s *Server) former() string {
 		s.tb.Fatal(err)
 	}
 	path := filepath.Join(s.dir, "nats.conf")
-	if err := os.WriteFile(path, bytes.Replace(conf, []byte(`"_INBOX.consumers.>"`), []byte(`"_INBOX.>"`), 1), 0o600); err != nil {
+	own := []byte(`subscribe: { allow: ["_INBOX.consumers.>"] }`)
+	if bytes.Count(conf, own) != 1 {
+		s.tb.Fatalf("%s does not say %s once", s.conf, own)
+	}
+	if err := os.WriteFile(path, bytes.Replace(conf, own, []byte(`subscribe: { allow: ["_INBOX.>"] }`), 1), 0o600); err != nil {
 		s.tb.Fatal(err)
 	}
 	return path
