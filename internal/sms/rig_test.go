@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -364,8 +365,13 @@ func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(io.Writer(l), nil))
 }
 
+// clockTimes are the parts of a log line whose digits are the clock's: nanoseconds may
+// well look like the beginning of a number.
+var clockTimes = regexp.MustCompile(`"(?:time|in)":"[0-9][^"]*"`)
+
 func checkLog(tb testing.TB, text string) {
 	tb.Helper()
+	text = clockTimes.ReplaceAllString(text, "")
 	for _, secret := range []string{"336399", "secret-", "désabonné", token} {
 		if i := strings.Index(text, secret); i >= 0 {
 			tb.Errorf("a log line has %q: %.300s", secret, text[max(0, i-100):])
