@@ -123,7 +123,8 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("durable %s of %s: %w", l.o.Durable, l.o.Stream, err)
 	}
-	ackWait := consumer.CachedInfo().Config.AckWait
+	info := consumer.CachedInfo()
+	ackWait := info.Config.AckWait
 
 	// Work goes on for a while after ctx has ended.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -137,6 +138,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	beat := make(chan struct{})
 	alive.Go(func() { l.heartbeats(beat, ackWait/3) })
+	if l.o.Group == "" { // the one writer of a group looks at the bucket as a whole by itself
+		alive.Go(func() { l.followLeader(ctx, work, info) })
+	}
 
 	err = l.fetch(ctx, consumer)
 	close(l.queue)

@@ -15,9 +15,10 @@ import (
 // another.
 type Range struct {
 	Stream   string
-	Subjects []string // filters, none of which covers another; empty: all
-	First    uint64   // 0: from the beginning
-	Last     uint64   // 0: to what is the end when the reading begins
+	Subjects []string  // filters, none of which covers another; empty: all
+	First    uint64    // 0: from the beginning
+	Last     uint64    // 0: to what is the end when the reading begins
+	Since    time.Time // with First 0: from what was stored then on
 }
 
 // messagesPage is how many messages one request of Messages brings, of 1 MiB at the
@@ -51,10 +52,14 @@ func Messages(ctx context.Context, js jetstream.JetStream, r Range, yield func(m
 // gap, and says where it came to.
 func readRange(ctx context.Context, js jetstream.JetStream, r Range, next uint64, yield func(contracts.Message, uint64) error) (reached uint64, done bool, err error) {
 	begin, cancel := context.WithTimeout(ctx, 5*time.Second)
-	c, err := js.CreateConsumer(begin, r.Stream, jetstream.ConsumerConfig{
+	from := jetstream.ConsumerConfig{
 		FilterSubjects: r.Subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: next,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
-	})
+	}
+	if next == 1 && !r.Since.IsZero() {
+		from.DeliverPolicy, from.OptStartSeq, from.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &r.Since
+	}
+	c, err := js.CreateConsumer(begin, r.Stream, from)
 	cancel()
 	if err != nil {
 		return next, false, fmt.Errorf("reading %s: %w", r.Stream, err)
