@@ -72,6 +72,35 @@ func Keys(ctx context.Context, js jetstream.JetStream, kinds []string, yield fun
 	return nil
 }
 
+// Records yields the newest message of each key that begins with one of the kinds, some
+// hundreds at a time. What Keys and Read say holds for it too.
+func Records(ctx context.Context, js jetstream.JetStream, kinds []string, yield func([]contracts.Message) error) error {
+	var keys []string
+	page := func() error {
+		if len(keys) == 0 {
+			return nil
+		}
+		records, err := Read(ctx, js, keys)
+		if keys = keys[:0]; err != nil {
+			return err
+		}
+		return yield(records)
+	}
+	err := Keys(ctx, js, kinds, func(key string, _ uint64, deleted bool) error {
+		if deleted {
+			return nil
+		}
+		if keys = append(keys, key); len(keys) < readPage {
+			return nil
+		}
+		return page()
+	})
+	if err != nil {
+		return err
+	}
+	return page()
+}
+
 // Read gives the newest message of each key, many in one request; a key that has none is
 // left out. On a cluster any replica may answer, a little late.
 func Read(ctx context.Context, js jetstream.JetStream, keys []string) ([]contracts.Message, error) {

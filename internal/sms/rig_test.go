@@ -283,6 +283,11 @@ func (r *rig) change(key string) contracts.Message {
 	return contracts.Message{Stream: contracts.StreamCRM, Subject: raw.Subject, Data: raw.Data, Sequence: raw.Sequence, Time: raw.Time, Attempt: 1}
 }
 
+// walk yields all records of texts.
+func (r *rig) walk(ctx context.Context, yield func([]contracts.Message) error) error {
+	return bus.Records(ctx, r.nats.JetStream("consumers"), []string{"sms."}, yield)
+}
+
 // publish stores a webhook of Twilio's as the edge does.
 func (r *rig) publish(subject, id string, at time.Time, form map[string]string) {
 	r.tb.Helper()

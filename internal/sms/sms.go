@@ -181,12 +181,23 @@ func (s *Sender) Handle(ctx context.Context, msgs []contracts.Message) []error {
 
 // due says what a record asks for now. stored is when the bucket took this revision.
 func (s *Sender) due(r contracts.SMS, stored time.Time) (plan, time.Duration) {
-	now := s.o.Now()
-	var from time.Time
+	from, open := s.begins(r, stored)
+	if !open {
+		return done, 0
+	}
+	if d := from.Sub(s.o.Now()); d > 0 {
+		return wait, d + rand.N(20*time.Millisecond)
+	}
+	return call, 0
+}
+
+// begins says from when on something is to be done about a text, and whether anything is.
+func (s *Sender) begins(r contracts.SMS, stored time.Time) (from time.Time, open bool) {
 	switch r.Status {
 	case contracts.SMSQueued:
 		from = r.NotBefore
 		if r.Kind == contracts.SMSWelcome {
+			now := s.o.Now()
 			if quiet := s.o.Quiet.Until(now); quiet.After(now) && quiet.After(from) {
 				from = quiet
 			}
@@ -194,19 +205,17 @@ func (s *Sender) due(r contracts.SMS, stored time.Time) (plan, time.Duration) {
 		if x := s.expiry(r, from); !x.IsZero() && x.Before(from) {
 			from = x // no use in waiting longer
 		}
+		return from, true
 	case contracts.SMSSending:
 		from = r.LeaseUntil
 		// The server's clock has a say too, lest one that is ahead ends leases early.
 		if l := stored.Add(s.o.Lease); l.After(from) {
 			from = l
 		}
+		return from, true
 	default:
-		return done, 0
+		return time.Time{}, false
 	}
-	if d := from.Sub(now); d > 0 {
-		return wait, d + rand.N(20*time.Millisecond)
-	}
-	return call, 0
 }
 
 // expiry is when a text becomes too old, as seen at a time. Quiet hours do not age a

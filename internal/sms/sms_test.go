@@ -769,23 +769,15 @@ func TestMissingStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	keys := func(_ context.Context, yield func(string) error) error {
-		for n := range 3 {
-			if err := yield(contracts.KeySMS(contracts.SMSWelcome, fmt.Sprint(1000+n))); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if learnt, err := s.Missing(t.Context(), keys); err != nil || learnt != 0 {
-		t.Errorf("asked after texts of just now: %d, %v", learnt, err)
+	if round, err := s.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{}) {
+		t.Errorf("asked after texts of just now: %+v, %v", round, err)
 	}
 	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(2 * time.Hour) } })
 	eventually(t, 10*time.Second, "the stand-in delivers", func() bool {
 		return r.twilio.Messages()[0].Status == "delivered" && r.twilio.Messages()[1].Status == "undelivered"
 	})
-	if learnt, err := later.Missing(t.Context(), keys); err != nil || learnt != 3 {
-		t.Errorf("%d learnt, %v", learnt, err)
+	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{Learnt: 3}) {
+		t.Errorf("%+v, %v", round, err)
 	}
 	if got := r.text(0).Status; got != contracts.SMSDelivered {
 		t.Errorf("text 0 is %s", got)
@@ -796,7 +788,45 @@ func TestMissingStatus(t *testing.T) {
 	if l := get[contracts.Lead](r, contracts.KeyLead("1001")); l.Status != contracts.LeadNew {
 		t.Errorf("contacted by a text that did not arrive: %s", l.Status)
 	}
-	if learnt, err := later.Missing(t.Context(), keys); err != nil || learnt != 0 {
-		t.Errorf("asked again: %d, %v", learnt, err)
+	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{}) {
+		t.Errorf("asked again: %+v, %v", round, err)
+	}
+}
+
+// A text whose change the server has lost track of is taken up from its record, once, and
+// one that is not due is left alone.
+func TestOverdueTextsAreTakenUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.queue(0, 1, 2)
+	s := r.patient()
+	if round, err := s.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{}) {
+		t.Fatalf("texts of just now: %+v, %v", round, err)
+	}
+	waits := r.text(1)
+	waits.NotBefore = time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
+	r.put(contracts.KeySMS(contracts.SMSWelcome, "1001"), waits)
+	claimed := r.text(2) // by a process that died
+	claimed.Status, claimed.Claim, claimed.Attempts = contracts.SMSSending, "of the dead", 1
+	claimed.ClaimedAt, claimed.LeaseUntil = time.Now(), time.Now().Add(time.Second)
+	r.put(contracts.KeySMS(contracts.SMSWelcome, "1002"), claimed)
+
+	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(10 * time.Minute) } })
+	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{Taken: 2}) {
+		t.Errorf("%+v, %v", round, err)
+	}
+	for _, n := range []int{0, 2} {
+		if got := r.text(n); got.Status != contracts.SMSSent && got.Status != contracts.SMSDelivered {
+			t.Errorf("text %d is %s", n, got.Status)
+		}
+	}
+	if got := r.text(1); got.Status != contracts.SMSQueued {
+		t.Errorf("the text that waits is %s", got.Status)
+	}
+	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round.Taken != 0 {
+		t.Errorf("again: %+v, %v", round, err)
+	}
+	if n := len(r.twilio.Messages()); n != 2 {
+		t.Errorf("%d texts went out, should be 2", n)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -195,40 +194,10 @@ func (p *parts) sms(ctx context.Context, g *errgroup.Group, store *state.Store) 
 		return nil, err
 	}
 	g.Go(func() error {
-		p.askAfterTexts(ctx, s)
+		p.lookAfterTexts(ctx, s)
 		return nil
 	})
 	return s.Handle, nil
-}
-
-// askEvery is how often Twilio is asked after texts whose status has not come, each
-// process at a time of its own.
-const askEvery = 30 * time.Minute
-
-func (p *parts) askAfterTexts(ctx context.Context, s *sms.Sender) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(askEvery/2 + rand.N(askEvery)):
-		}
-		learnt, err := s.Missing(ctx, func(ctx context.Context, yield func(string) error) error {
-			return bus.Keys(ctx, p.js, []string{"sms."}, func(key string, _ uint64, deleted bool) error {
-				if deleted {
-					return nil
-				}
-				return yield(key)
-			})
-		})
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			p.log.Warn("texts not asked after", "durable", contracts.SMSSender, "reason", err.Error())
-		case learnt > 0:
-			p.log.Info("statuses that had not come were fetched", "durable", contracts.SMSSender, "texts", learnt)
-		}
-	}
 }
 
 func (p *parts) blacklist(_ context.Context, _ *errgroup.Group, store *state.Store) (bus.Handler, error) {

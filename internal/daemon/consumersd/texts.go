@@ -1,0 +1,40 @@
+package consumersd
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"leadpipe/contracts"
+	"leadpipe/internal/bus"
+	"leadpipe/internal/sms"
+)
+
+// Texts that wait for something which may never come are looked after, each process at
+// times of its own: soon after the start, and from then on every ten minutes.
+const (
+	firstLook = time.Minute
+	lookEvery = 10 * time.Minute
+)
+
+func (p *parts) lookAfterTexts(ctx context.Context, s *sms.Sender) {
+	for every := firstLook; ; every = lookEvery {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every/2 + rand.N(every)):
+		}
+		round, err := s.LookAfter(ctx, func(ctx context.Context, yield func([]contracts.Message) error) error {
+			return bus.Records(ctx, p.js, []string{"sms."}, yield)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			p.log.Warn("texts not looked after", "durable", contracts.SMSSender, "reason", err.Error())
+		case round != sms.Round{}:
+			p.log.Info("texts were looked after", "durable", contracts.SMSSender,
+				"statuses_fetched", round.Learnt, "overdue_taken_up", round.Taken)
+		}
+	}
+}
