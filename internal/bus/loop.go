@@ -138,14 +138,17 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	beat := make(chan struct{})
 	alive.Go(func() { l.heartbeats(beat, ackWait/3) })
+	watch, unwatch := context.WithCancel(ctx)
+	defer unwatch()
 	if l.o.Group == "" { // the one writer of a group looks at the bucket as a whole by itself
-		alive.Go(func() { l.followLeader(ctx, work, info) })
+		alive.Go(func() { l.followLeader(watch, work, info) })
 	}
 
 	err = l.fetch(ctx, consumer)
 	close(l.queue)
 	workers.Wait()
 	close(beat)
+	unwatch()
 	alive.Wait()
 	return err
 }
