@@ -100,8 +100,12 @@ func (w *world) begin(ctx context.Context) (err error) {
 	}
 	common := append(slices.Clone(passwords), "PUBLIC_URL="+w.edgeURL, fmt.Sprint("STREAM_REPLICAS=", len(w.servers)),
 		"FACEBOOK_APP_SECRET="+sandbox.AppSecret, "TWILIO_ACCOUNT_SID="+sandbox.TwilioAccount, "TWILIO_AUTH_TOKEN="+sandbox.TwilioToken)
-	w.add(&process{name: "edge", program: "edge", env: append(slices.Clone(common), "EDGE_ADDR="+w.edgeAddr, "NATS_URL="+natsURL(w.servers, "edge"),
-		"STRIPE_WEBHOOK_SECRET="+sandbox.StripeSecret, "FACEBOOK_VERIFY_TOKEN="+sandbox.VerifyToken)})
+	edge := append(slices.Clone(common), "EDGE_ADDR="+w.edgeAddr, "NATS_URL="+natsURL(w.servers, "edge"),
+		"STRIPE_WEBHOOK_SECRET="+sandbox.StripeSecret, "FACEBOOK_VERIFY_TOKEN="+sandbox.VerifyToken)
+	if len(w.servers) > 1 { // as docs/operate.md recommends
+		edge = append(edge, "PUBLISH_TIMEOUT=12s")
+	}
+	w.add(&process{name: "edge", program: "edge", env: edge})
 	for i, durables := range work {
 		env := append(slices.Clone(common), "NATS_URL="+natsURL(w.servers, "consumers"), "METRICS_ADDR=127.0.0.1:0", "CONSOLE_ADDR=",
 			"FACEBOOK_PAGE_ACCESS_TOKEN="+sandbox.PageToken, "FACEBOOK_GRAPH_URL="+urls[0]+"/v26.0",
