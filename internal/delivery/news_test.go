@@ -28,6 +28,12 @@ func TestWhatNewsMakesOfAText(t *testing.T) {
 	}{
 		{"taken", contracts.SMS{Status: contracts.SMSSending, Claim: "c", LeaseUntil: at, NotBefore: at}, delivery.News{SID: "SM1", Status: "queued", At: later},
 			contracts.SMS{Status: contracts.SMSSent, SID: "SM1", SentAt: later}},
+		{"accepted", contracts.SMS{Status: contracts.SMSSending}, delivery.News{SID: "SM1", Status: "accepted", At: later},
+			contracts.SMS{Status: contracts.SMSSent, SID: "SM1", SentAt: later}},
+		{"scheduled", contracts.SMS{Status: contracts.SMSSending}, delivery.News{SID: "SM1", Status: "scheduled", At: later},
+			contracts.SMS{Status: contracts.SMSSent, SID: "SM1", SentAt: later}},
+		{"on its way", contracts.SMS{Status: contracts.SMSSending}, delivery.News{SID: "SM1", Status: "sending", At: later},
+			contracts.SMS{Status: contracts.SMSSent, SID: "SM1", SentAt: later}},
 		{"delivered", contracts.SMS{Status: contracts.SMSSent, SID: "SM1", SentAt: at}, delivery.News{SID: "SM1", Status: "delivered", At: later},
 			contracts.SMS{Status: contracts.SMSDelivered, SID: "SM1", SentAt: at}},
 		{"read", contracts.SMS{Status: contracts.SMSSent, SID: "SM1", SentAt: at}, delivery.News{SID: "SM1", Status: "read", At: later},
