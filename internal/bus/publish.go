@@ -62,6 +62,7 @@ type Publisher struct {
 	js      jetstream.JetStream
 	mode    PublishMode
 	refused atomic.Pointer[refusal]
+	stored  atomic.Int64 // when a new message was last stored, in Unix nanoseconds
 	queue   queue
 	took    *prometheus.HistogramVec
 	grouped prometheus.Histogram
@@ -161,14 +162,16 @@ func (p *Publisher) try(ctx context.Context, msg *nats.Msg) error {
 		return err
 	}
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, publishTry)
+	try, cancel := context.WithTimeout(ctx, publishTry)
 	defer cancel()
-	ack, err := p.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(contracts.StreamWebhooks), jetstream.WithRetryAttempts(0))
+	ack, err := p.js.PublishMsg(try, msg, jetstream.WithExpectStream(contracts.StreamWebhooks), jetstream.WithRetryAttempts(0))
 	p.took.WithLabelValues(string(PublishSingle)).Observe(time.Since(start).Seconds())
 	switch {
-	case err != nil:
+	case errors.Is(ctx.Err(), context.Canceled): // the provider has gone, which says nothing of us
+	case err != nil && start.UnixNano() > p.stored.Load():
 		p.refused.Store(&refusal{time.Now(), err})
-	case !ack.Duplicate: // a duplicate needs no room
+	case err == nil && !ack.Duplicate: // a duplicate needs no room
+		p.stored.Store(time.Now().UnixNano())
 		p.refused.Store(nil)
 	}
 	return err

@@ -302,6 +302,7 @@ func (p *Publisher) publishBatch(items []*item) error {
 	p.took.WithLabelValues(string(PublishGroup)).Observe(time.Since(start).Seconds())
 	if err == nil {
 		p.grouped.Observe(float64(len(msgs)))
+		p.stored.Store(time.Now().UnixNano())
 		p.refused.Store(nil)
 	}
 	return err

@@ -8,12 +8,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -42,9 +44,14 @@ type Options struct {
 
 // A Server is a running NATS server.
 type Server struct {
-	srv       *server.Server
-	opts      *server.Options
+	opts      *server.Options   // as they were before the server completed them
 	passwords map[string]string // by user
+	port      int
+	keep      keeper
+
+	mu      sync.Mutex // held while the server is started anew
+	srv     *server.Server
+	stopped bool
 }
 
 // Start runs a server and waits until it takes connections and JetStream is up, or
@@ -56,28 +63,47 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s := &Server{opts: opts.Clone(), passwords: passwords}
+	s.keep.init(opts.StoreDir)
+	if s.srv, err = boot(ctx, opts, s.notice); err != nil {
+		return nil, err
+	}
+	if a, ok := s.srv.Addr().(*net.TCPAddr); ok {
+		s.port = a.Port
+	}
+	return s, nil
+}
+
+// boot starts a server and waits until it is up, or until ctx ends. notice is told what it
+// logs as errors.
+func boot(ctx context.Context, opts *server.Options, notice func(line string)) (*server.Server, error) {
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the NATS server: %w", err)
 	}
+	srv.SetLogger(errorsOf(notice), false, false)
 	srv.Start()
-	s := &Server{srv, opts, passwords}
 	// Recovery reads every message of the duplicate window: seconds for a million.
 	for deadline := time.Now().Add(5 * time.Minute); !srv.ReadyForConnections(200 * time.Millisecond); {
 		switch {
 		case ctx.Err() != nil:
-			s.Stop()
+			end(srv)
 			return nil, fmt.Errorf("waiting for the NATS server: %w", ctx.Err())
 		case !srv.Running() || time.Now().After(deadline):
-			s.Stop()
+			end(srv)
 			return nil, fmt.Errorf("the NATS server did not become ready, see its store %s", opts.StoreDir)
 		}
 	}
 	if !srv.JetStreamEnabled() {
-		s.Stop()
+		end(srv)
 		return nil, fmt.Errorf("the NATS server could not open its store %s", opts.StoreDir)
 	}
-	return s, nil
+	return srv, nil
+}
+
+func end(srv *server.Server) {
+	srv.Shutdown()
+	srv.WaitForShutdown()
 }
 
 // Try finds what Start would stumble over, and starts nothing: the file, the passwords,
@@ -117,8 +143,13 @@ func prepare(o Options) (opts *server.Options, passwords map[string]string, err 
 		}
 		_ = l.Close()
 	}
-	if err := writable(opts.StoreDir); err != nil {
+	if err := writable(opts.StoreDir); err != nil && !NearlyFull(opts.StoreDir) {
 		return nil, nil, fmt.Errorf("NATS_STORE_DIR: %w", err)
+	}
+	// The server would take three quarters of what is free now for the most that it may ever
+	// store, which is nothing on a disk that is full when it starts. The reserve is our limit.
+	if _, total, err := diskSpace(opts.StoreDir); err == nil && opts.JetStreamMaxStore <= 0 {
+		opts.JetStreamMaxStore = int64(min(total, math.MaxInt64))
 	}
 	return opts, passwords, nil
 }
@@ -160,7 +191,8 @@ func configuration(file string) (opts *server.Options, passwords map[string]stri
 	return opts, passwords, guessable, nil
 }
 
-// writable says whether a directory can be made and written to.
+// writable says whether a directory can be made and written to. A full disk does not count:
+// that may change.
 func writable(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
@@ -172,8 +204,15 @@ func writable(dir string) error {
 	return os.Remove(probe)
 }
 
+// current is the server that runs now.
+func (s *Server) current() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.srv
+}
+
 // URL is where clients reach the server, without user and password.
-func (s *Server) URL() string { return s.srv.ClientURL() }
+func (s *Server) URL() string { return s.current().ClientURL() }
 
 // UserURL is the URL with a user of nats.conf and its password in it.
 func (s *Server) UserURL(user string) string {
@@ -183,20 +222,30 @@ func (s *Server) UserURL(user string) string {
 
 // InProcess connects a client through memory instead of TCP, as the given user.
 func (s *Server) InProcess(user string) []nats.Option {
-	return []nats.Option{nats.InProcessServer(s.srv), nats.UserInfo(user, s.passwords[user])}
+	return []nats.Option{nats.InProcessServer(s), nats.UserInfo(user, s.passwords[user])}
 }
+
+// InProcessConn is for nats.InProcessServer.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
 
 // Stop shuts the server down and waits for its files to be closed.
 func (s *Server) Stop() {
-	s.srv.Shutdown()
-	s.srv.WaitForShutdown()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	end(s.srv)
 }
 
 // Kill stops the server as a crash would as far as clients see it.
-func (s *Server) Kill() { s.srv.Shutdown() }
+func (s *Server) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	s.srv.Shutdown()
+}
 
 // Server is the server itself, for tests of clusters.
-func (s *Server) Server() *server.Server { return s.srv }
+func (s *Server) Server() *server.Server { return s.current() }
 
 func loopback(host string) bool {
 	if host == "localhost" {

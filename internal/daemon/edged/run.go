@@ -57,16 +57,18 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	url, auth := cfg.URL, cfg.Auth("edge", cfg.EdgePassword, cfg.URL)
+	full := func() error { return nil }
 	if url == "" {
-		srv, err := inproc.Start(ctx, own)
+		srv, err := startServer(ctx, own, cfg.Replicas, log)
 		if err != nil {
 			return err
 		}
 		defer srv.Stop()
-		if err := apply(ctx, srv, cfg.Replicas, log); err != nil {
-			return err
-		}
+		go srv.Keep(ctx, log, reg)
+		full = srv.Full
 		log.Info("NATS server runs in-process", "url", srv.URL())
 		url, auth = srv.URL(), srv.InProcess("edge")
 	}
@@ -79,7 +81,7 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	if cfg.URL != "" {
 		go createStream(ctx, js, cfg.Replicas, log)
 	}
-	e, err := build(cfg, providers, js, log)
+	e, err := build(cfg, providers, js, full, reg, log)
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,31 @@ func Run(ctx context.Context, cfg Config, args []string, log *slog.Logger) error
 	return nil
 }
 
+// startServer starts the in-process server with its streams. On a disk without room it
+// waits for some: the providers come again meanwhile.
+func startServer(ctx context.Context, o inproc.Options, replicas int, log *slog.Logger) (*inproc.Server, error) {
+	for said := false; ; said = true {
+		srv, err := inproc.Start(ctx, o)
+		if err == nil {
+			if err = apply(ctx, srv, replicas, log); err == nil {
+				return srv, nil
+			}
+			srv.Stop()
+		}
+		if ctx.Err() != nil || !inproc.NearlyFull(o.StoreDir) {
+			return nil, err
+		}
+		if !said {
+			log.Error("the NATS server can't start, and is tried again", "reason", inproc.ErrNearlyFull.Error(), "said", err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
 // verifiers makes what verifies the webhooks of each provider whose secret is set.
 func verifiers(cfg Config) (o edge.Options, err error) {
 	if len(cfg.StripeSecrets) > 0 {
@@ -135,18 +162,20 @@ func verifiers(cfg Config) (o edge.Options, err error) {
 	return o, nil
 }
 
-// build makes the HTTP side, with a route for every provider that there is.
-func build(cfg Config, o edge.Options, js jetstream.JetStream, log *slog.Logger) (*edge.Edge, error) {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+// build makes the HTTP side, with a route for every provider that there is. full says why
+// nothing should be stored now.
+func build(cfg Config, o edge.Options, js jetstream.JetStream, full func() error, reg *prometheus.Registry, log *slog.Logger) (*edge.Edge, error) {
 	mode, err := bus.ParsePublishMode(cfg.PublishMode)
 	if err != nil {
 		return nil, fmt.Errorf("PUBLISH_MODE: %w", err)
 	}
 	publisher := bus.NewPublisherWith(js, bus.PublishOptions{Mode: mode, Registerer: reg})
-	o.Publisher, o.PublishTimeout, o.Log = publisher, cfg.PublishTimeout, log
+	o.Publisher, o.PublishTimeout, o.Log = reserved{publisher, full}, cfg.PublishTimeout, log
 	o.Registerer, o.Metrics = reg, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	o.Ready = func(ctx context.Context) error {
+		if err := full(); err != nil {
+			return err
+		}
 		stream, err := js.Stream(ctx, contracts.StreamWebhooks)
 		if err != nil {
 			return fmt.Errorf("asking for the WEBHOOKS stream: %w", err)
@@ -155,6 +184,21 @@ func build(cfg Config, o edge.Options, js jetstream.JetStream, log *slog.Logger)
 	}
 	log.Info("providers", "stripe", o.Stripe != nil, "facebook", o.Facebook != nil, "twilio", o.Twilio != nil)
 	return edge.New(o)
+}
+
+// A reserved publisher stores nothing while the disk's reserve would be used up, or its
+// server is at fault.
+type reserved struct {
+	edge.Publisher
+	full func() error
+}
+
+// Publish is edge.Publisher's.
+func (r reserved) Publish(ctx context.Context, msgs []contracts.Message) error {
+	if err := r.full(); err != nil {
+		return err
+	}
+	return r.Publisher.Publish(ctx, msgs)
 }
 
 // createStream makes sure, once there is a server, that webhooks can be stored: a
