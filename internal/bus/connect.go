@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Connect makes a connection that outlives every outage of the server: it is usable
@@ -77,4 +78,14 @@ func Ready(info *jetstream.StreamInfo) error {
 		return errors.New("the WEBHOOKS stream is full (max_bytes)")
 	}
 	return nil
+}
+
+// Connected is the metric nats_connected: 1 while a program is connected to NATS.
+func Connected(nc *nats.Conn) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "nats_connected", Help: "1 while the program is connected to NATS."}, func() float64 {
+		if nc.Status() == nats.CONNECTED {
+			return 1
+		}
+		return 0
+	})
 }

@@ -105,6 +105,9 @@ func NewLoop(js jetstream.JetStream, o Options) (*Loop, error) {
 	}
 	o.Max = max(1, o.Max)
 	o.Workers = max(1, o.Workers)
+	for _, r := range outcome.Reasons() { // of a counter that begins at its first event Prometheus sees no increase
+		o.Metrics.done.WithLabelValues(o.Durable, string(outcome.KindBlocked), string(r))
+	}
 	log := o.Log.With("durable", o.Durable)
 	return &Loop{
 		o: o, name: o.Durable, js: js, store: o.Store, log: log, done: o.Metrics.done,

@@ -28,12 +28,12 @@ const (
 // Out says whether a number, given as digits, has opted out. It is the only definition.
 func Out(tx *state.Tx, digits string) (bool, error) {
 	o, _, known, err := read(tx, digits)
-	return known && out(o), err
+	return known && IsOut(o), err
 }
 
-// out says whether the last word of a record is an opt-out; of two in the same moment it
+// IsOut says whether the last word of a record is an opt-out; of two in the same moment it
 // is. One that was written by hand may have no time.
-func out(o contracts.OptOut) bool { return !o.OptedOutAt.Before(o.OptedInAt) }
+func IsOut(o contracts.OptOut) bool { return !o.OptedOutAt.Before(o.OptedInAt) }
 
 // Counts says whether an opt-out of that time still counts for a contact: it does, unless
 // an operator has allowed texts again since.
@@ -147,7 +147,7 @@ func mark(tx *state.Tx, phone string, o contracts.OptOut, contact contracts.Cont
 			UnclearAt: contact.UnclearAt, ClearedAt: contact.ClearedAt, AskedAt: contact.AskedAt}
 	}
 	contact.OptedOutAt, contact.OptedInAt = time.Time{}, o.OptedInAt
-	if out(o) {
+	if IsOut(o) {
 		contact.OptedOutAt = o.OptedOutAt
 		if contact.OptedOutAt.IsZero() { // written by hand, without a time
 			contact.OptedOutAt = unknownTime

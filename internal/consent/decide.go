@@ -39,7 +39,7 @@ func Look(tx *state.Tx, phone string) (Standing, error) {
 	if err != nil {
 		return Standing{}, err
 	}
-	return Standing{Phone: phone, Out: known && out(o), OptedOutAt: o.OptedOutAt, OptedInAt: o.OptedInAt, AskedAt: contact.AskedAt,
+	return Standing{Phone: phone, Out: known && IsOut(o), OptedOutAt: o.OptedOutAt, OptedInAt: o.OptedInAt, AskedAt: contact.AskedAt,
 		Unclear: Unclear(contact), Leads: len(contact.Leads), Customers: len(contact.Customers), History: o.History}, nil
 }
 

@@ -121,6 +121,14 @@ var statuses = map[string]contracts.SMSStatus{
 	"failed":      contracts.SMSFailed, "canceled": contracts.SMSFailed,
 }
 
+// Word is a status as Twilio says it, or "other" for one that it has invented since.
+func Word(status string) string {
+	if _, known := statuses[status]; known {
+		return status
+	}
+	return "other"
+}
+
 // rank orders what Twilio says of one text, since callbacks come in any order.
 var rank = map[contracts.SMSStatus]int{
 	contracts.SMSSent: 1, contracts.SMSFailed: 2, contracts.SMSUndelivered: 3, contracts.SMSDelivered: 4,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -106,7 +107,24 @@ func New(o Options) (*Edge, error) {
 		o.Registerer.MustRegister(e.answered, e.took, e.inHand, e.unnamed)
 	}
 	e.routes()
+	e.zero()
 	return e, nil
+}
+
+// zero makes the counters begin at nothing for what somebody is woken for: of one that
+// begins at its first event Prometheus sees no increase.
+func (e *Edge) zero() {
+	for provider, on := range map[string]bool{"stripe": e.o.Stripe != nil, "facebook": e.o.Facebook != nil, "twilio": e.o.Twilio != nil} {
+		if !on {
+			continue
+		}
+		for _, err := range []error{errSignature(), errDraining(), errOverloaded(), errSlow(nil), errNotStored(nil)} {
+			var ref *refusal
+			if errors.As(err, &ref) {
+				e.answered.WithLabelValues(provider, strconv.Itoa(ref.status), ref.reason)
+			}
+		}
+	}
 }
 
 // routes is the table of docs/interface.md. A method without a row is answered 405

@@ -46,6 +46,7 @@ type Optouts struct {
 	contact string // empty: none
 	maxAge  time.Duration
 	inbound *prometheus.CounterVec
+	told    *prometheus.CounterVec
 }
 
 // A Signature is what the answers may say: who writes.
@@ -82,14 +83,21 @@ func New(o Options) (*Optouts, error) {
 		return nil, fmt.Errorf("optouts: %w", err)
 	}
 	out := &Optouts{body: body, maxAge: o.MaxAge, inbound: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "sms_inbound_total", Help: "Texts that came in, by what they were taken for."}, []string{"meaning"})}
+		Name: "sms_inbound_total", Help: "Texts that came in, by what they were taken for."}, []string{"meaning"}),
+		told: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sms_statuses_total", Help: "What Twilio told of texts, by kind of text and status."}, []string{"kind", "status"})}
 	if o.Contact != nil {
 		if out.contact, err = o.Contact.Render(Signature{o.Company}); err != nil {
 			return nil, fmt.Errorf("optouts: %w", err)
 		}
 	}
+	for _, kind := range []contracts.SMSKind{contracts.SMSWelcome, contracts.SMSPaymentFailed, contracts.SMSOptOutConfirmation, contracts.SMSContact} {
+		for _, status := range []string{"delivered", "undelivered", "failed"} { // from nothing, or Prometheus sees no increase
+			out.told.WithLabelValues(string(kind), status)
+		}
+	}
 	if o.Metrics != nil {
-		o.Metrics.MustRegister(out.inbound)
+		o.Metrics.MustRegister(out.inbound, out.told)
 	}
 	return out, nil
 }
@@ -151,7 +159,7 @@ func (o *Optouts) Prepare(_ context.Context, m contracts.Message) (Event, error)
 		from = strings.TrimPrefix(m.Subject, contracts.PrefixTwilioInbound)
 		e.kind, ordinary = o.meaning(f)
 	case strings.HasPrefix(m.Subject, contracts.PrefixTwilioStatus):
-		return statusOf(e, f), nil
+		return o.statusOf(e, f), nil
 	default:
 		return e, nil
 	}
@@ -193,7 +201,7 @@ func (o *Optouts) meaning(f fields) (k kind, ordinary bool) {
 }
 
 // statusOf reads a delivery status. One that is about no text of ours is nothing.
-func statusOf(e Event, f fields) Event {
+func (o *Optouts) statusOf(e Event, f fields) Event {
 	kind, cause, _ := strings.Cut(f.SMS, ".")
 	switch contracts.SMSKind(kind) {
 	case contracts.SMSWelcome, contracts.SMSPaymentFailed, contracts.SMSOptOutConfirmation, contracts.SMSContact:
@@ -210,6 +218,7 @@ func statusOf(e Event, f fields) Event {
 		code = 0 // most statuses have none
 	}
 	e.kind, e.key = status, contracts.KeySMS(contracts.SMSKind(kind), cause)
+	o.told.WithLabelValues(kind, delivery.Word(f.MessageStatus)).Inc()
 	e.news = delivery.News{SID: f.MessageSid, Status: f.MessageStatus, Code: code, At: e.msg.OccurredAt(), Message: e.msg}
 	return e
 }

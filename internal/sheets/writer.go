@@ -70,7 +70,6 @@ type Writer struct {
 
 	rows    *prometheus.CounterVec
 	repairs prometheus.Counter
-	lag     prometheus.Gauge
 }
 
 // A cell is one cell of a row, by the place of its heading among the tab's columns.
@@ -115,11 +114,9 @@ func newWriter(c *client, opt Options) *Writer {
 			Name: "sheets_rows_written_total", Help: "Rows written to the spreadsheet, by tab."}, []string{"tab"}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sheets_repairs_total", Help: "Rows that an audit found different from the bucket."}),
-		lag: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "sheets_lag_seconds", Help: "Age of the oldest change of the last write when it was in the sheet."}),
 	}
 	if opt.Registerer != nil {
-		opt.Registerer.MustRegister(c.calls, w.rows, w.repairs, w.lag)
+		opt.Registerer.MustRegister(c.calls, w.rows, w.repairs)
 	}
 	return w
 }
@@ -159,7 +156,6 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 		}
 	}
 	errs := make([]error, len(msgs))
-	var oldest time.Time
 	for i, m := range msgs {
 		j := b.rows[m.Subject]
 		switch bad := b.errs[m.Subject]; {
@@ -167,12 +163,7 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 			errs[i] = bad
 		case j != nil && !j.done, j == nil && err != nil && w.pages == nil:
 			errs[i] = err
-		case oldest.IsZero() || m.Time.Before(oldest):
-			oldest = m.Time
 		}
-	}
-	if !oldest.IsZero() {
-		w.lag.Set(w.client.now().Sub(oldest).Seconds())
 	}
 	return errs
 }

@@ -53,7 +53,8 @@ func (s *Sender) claim(ctx context.Context, jobs []*job, errs []error) {
 		if results[i] != nil { // perhaps claimed, perhaps not: the lease will tell
 			j.plan, errs[j.index] = done, results[i]
 		}
-		if j.plan == done && results[i] == nil && j.sms.Status != "" {
+		if j.plan == done && results[i] == nil && j.sms.Status != "" { // ended without a call
+			s.ended.WithLabelValues(string(j.sms.Kind), string(j.sms.Status)).Inc()
 			s.log(ctx, j, string(j.sms.Status), nil)
 		}
 	}
@@ -176,7 +177,7 @@ func (s *Sender) record(ctx context.Context, results <-chan *job, errs []error) 
 			if failed[i] == nil && a.err != nil && outcome.Of(a.err).Kind == outcome.KindBlocked {
 				errs[j.index] = a.err
 			}
-			s.ended.WithLabelValues(string(a.verdict)).Inc()
+			s.ended.WithLabelValues(string(j.sms.Kind), string(a.verdict)).Inc()
 			s.log(ctx, j, string(a.verdict), a.err)
 		}
 	}

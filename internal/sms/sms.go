@@ -102,7 +102,7 @@ func New(o Options) (*Sender, error) {
 		messages: &messages{client: o.Twilio, from: o.From, service: o.Service, callback: callback, now: o.Now},
 		slots:    semaphore.NewWeighted(int64(o.Parallel)),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sms_ended_total", Help: "What claims of texts came to."}, []string{"result"}),
+			Name: "sms_ended_total", Help: "What claims of texts came to, by kind of text."}, []string{"kind", "result"}),
 	}
 	if o.Metrics != nil {
 		o.Metrics.MustRegister(s.ended)

@@ -83,6 +83,7 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 	p := &parts{cfg: cfg, js: js, log: log, reg: reg, metrics: bus.NewMetrics(reg)}
 	defer p.close()
 	g, work := errgroup.WithContext(ctx)
+	p.measure(work, g)
 	for _, r := range chosen {
 		if err := p.start(work, g, r); err != nil {
 			return ended(ctx, err)

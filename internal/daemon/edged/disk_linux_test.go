@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/alerttest"
 	"leadpipe/internal/natstest"
 )
 
@@ -37,8 +38,9 @@ func TestFullDisk(t *testing.T) {
 		return
 	}
 	t.Parallel()
+	scrapes := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFullDisk$", "-test.v")
-	cmd.Env = append(os.Environ(), "FULL_DISK="+t.TempDir())
+	cmd.Env = append(os.Environ(), "FULL_DISK="+t.TempDir(), "SCRAPES="+scrapes)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
@@ -49,7 +51,33 @@ func TestFullDisk(t *testing.T) {
 	}
 	t.Logf("%s", out)
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+	scraped := func(name string) alerttest.Scrape {
+		text, err := os.ReadFile(filepath.Join(scrapes, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return alerttest.Scrape{Job: "edge", Text: string(text)}
+	}
+	for after, alert := range map[string]string{"nearly": "DiskNearlyFull", "again": "StoreWasAtFault"} {
+		var l alerttest.Timeline
+		l.Hold(5*time.Minute, scraped("well"))
+		if a := alerttest.Ask(t, l, nil); len(a.Firing) > 0 {
+			t.Errorf("all is well, and %v fire", a.Firing)
+		}
+		l.Hold(3*time.Minute, scraped(after))
+		if a := alerttest.Ask(t, l, nil); !a.Fires(alert) {
+			t.Errorf("%s does not fire; %v do", alert, a.Firing)
+		}
+	}
+}
+
+// scrape keeps what the edge serves, for the alerts.
+func (r *diskRig) scrape(name string) {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(os.Getenv("SCRAPES"), name), []byte(alerttest.Get(r.t, "edge", r.url).Text), 0o600); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
@@ -212,6 +240,7 @@ func nearlyFull(t *testing.T, dir string) {
 	filler := r.fill(2 << 20)
 	r.await("nearly", http.StatusServiceUnavailable)
 	r.awaitReadyz(http.StatusServiceUnavailable)
+	r.scrape("nearly")
 	kv, err := r.js.KeyValue(t.Context(), contracts.Bucket)
 	if err != nil {
 		t.Fatal(err)
@@ -235,6 +264,7 @@ func nearlyFull(t *testing.T, dir string) {
 func whollyFull(t *testing.T, dir string) {
 	r := newDiskRig(t, mkdir(t, dir))
 	r.await("before", http.StatusOK)
+	r.scrape("well")
 
 	// Webhooks come all the time.
 	ctx, cancel := context.WithCancel(t.Context())
@@ -264,6 +294,7 @@ func whollyFull(t *testing.T, dir string) {
 	traffic.Wait()
 	r.awaitReadyz(http.StatusOK)
 	r.whole()
+	r.scrape("again")
 	if n := r.metric("store_restarts_total"); n == "0" {
 		t.Error("the server was not started anew: it did not meet the full disk")
 	}
@@ -310,22 +341,7 @@ func (r *diskRig) breakStore(subject string) {
 
 func (r *diskRig) metric(name string) string {
 	r.t.Helper()
-	res, err := http.Get(r.url + "/metrics")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(body)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	r.t.Fatalf("no metric %s", name)
-	return ""
+	return alerttest.Get(r.t, "edge", r.url).Value(name)
 }
 
 func mkdir(t *testing.T, dir string) string {

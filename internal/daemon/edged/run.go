@@ -169,6 +169,7 @@ func build(cfg Config, o edge.Options, js jetstream.JetStream, full func() error
 	if err != nil {
 		return nil, fmt.Errorf("PUBLISH_MODE: %w", err)
 	}
+	reg.MustRegister(bus.Connected(js.Conn()))
 	publisher := bus.NewPublisherWith(js, bus.PublishOptions{Mode: mode, Registerer: reg})
 	o.Publisher, o.PublishTimeout, o.Log = reserved{publisher, full}, cfg.PublishTimeout, log
 	o.Registerer, o.Metrics = reg, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
