@@ -69,36 +69,54 @@ func run(ctx context.Context, root, only string, workers int) error {
 		return err
 	}
 	var failed []error
+	var table []figures
 	for _, pkg := range slices.Sorted(maps.Keys(stages)) {
 		if only != "" && pkg != only {
 			continue
 		}
-		if err := try(ctx, root, pkg, workers, explained); err != nil {
+		f, err := try(ctx, root, pkg, workers, explained)
+		if err != nil {
 			failed = append(failed, err)
 		}
+		if f.pkg != "" {
+			table = append(table, f)
+		}
+	}
+	fmt.Printf("%-10s %8s %8s %8s %12s %10s\n", "package", "mutants", "killed", "percent", "unexplained", "took")
+	for _, f := range table {
+		fmt.Printf("%-10s %8d %8d %8.1f %12d %10v\n", f.pkg, f.mutants, f.killed, f.percent(), f.unexplained, f.took.Round(time.Second))
 	}
 	return errors.Join(failed...)
 }
 
+// figures are what came of a package's mutants.
+type figures struct {
+	pkg                          string
+	mutants, killed, unexplained int
+	took                         time.Duration
+}
+
+func (f figures) percent() float64 { return 100 * float64(f.killed) / float64(max(1, f.mutants)) }
+
 // try runs all mutants of one package.
-func try(ctx context.Context, root, pkg string, workers int, explained map[string]bool) error {
+func try(ctx context.Context, root, pkg string, workers int, explained map[string]bool) (figures, error) {
 	began := time.Now()
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
-		return err
+		return figures{}, err
 	}
 	defer os.RemoveAll(dir)
 	mutants, overlay, err := mutate(root, "internal/"+pkg, dir)
 	if err != nil {
-		return err
+		return figures{}, err
 	}
 	tests, err := compile(ctx, root, pkg, dir, overlay)
 	if err != nil {
-		return err
+		return figures{}, err
 	}
 	for i := range stages[pkg] { // without a mutant the tests are green, or all would seem killed
 		if killed, out := tests.run(ctx, i, 0); killed {
-			return fmt.Errorf("%s: the tests fail without a mutant:\n%s", pkg, out)
+			return figures{}, fmt.Errorf("%s: the tests fail without a mutant:\n%s", pkg, out)
 		}
 	}
 	alive := make([]bool, len(mutants))
@@ -126,8 +144,8 @@ func try(ctx context.Context, root, pkg string, workers int, explained map[strin
 	return report(pkg, mutants, alive, explained, time.Since(began))
 }
 
-// report prints a package's figures. The error lists survivors that nobody explained.
-func report(pkg string, mutants []string, alive []bool, explained map[string]bool, took time.Duration) error {
+// report gives a package's figures. The error lists survivors that nobody explained.
+func report(pkg string, mutants []string, alive []bool, explained map[string]bool, took time.Duration) (figures, error) {
 	killed := 0
 	var unexplained []string
 	for n, m := range mutants {
@@ -141,17 +159,15 @@ func report(pkg string, mutants []string, alive []bool, explained map[string]boo
 			unexplained = append(unexplained, m)
 		}
 	}
-	percent := 100 * float64(killed) / float64(max(1, len(mutants)))
-	fmt.Printf("%-9s %4d mutants, %4d killed (%.1f %%), %d survivors without a reason, %v\n",
-		pkg, len(mutants), killed, percent, len(unexplained), took.Round(time.Second))
+	f := figures{pkg, len(mutants), killed, len(unexplained), took}
 	var failed []error
-	if percent < leastKilled {
+	if percent := f.percent(); percent < leastKilled {
 		failed = append(failed, fmt.Errorf("%s: %.1f %% killed, at least %d are asked for", pkg, percent, leastKilled))
 	}
 	if len(unexplained) > 0 {
 		failed = append(failed, fmt.Errorf("%s: survivors that survivors.md does not explain:\n  %s", pkg, strings.Join(unexplained, "\n  ")))
 	}
-	return errors.Join(failed...)
+	return f, errors.Join(failed...)
 }
 
 // readSurvivors reads the list of survivors that are equivalent: each is a line "- `the
