@@ -64,7 +64,7 @@ func SetLead(tx *state.Tx, lead contracts.Lead) error {
 		if err != nil {
 			return err
 		}
-		id := leadID(c, leads)
+		id := leadID(leads)
 		if id == c.LeadID {
 			continue
 		}
@@ -77,7 +77,6 @@ func SetLead(tx *state.Tx, lead contracts.Lead) error {
 	if err := settle(tx, lead); err != nil {
 		return err
 	}
-	delete(left, lead.ID)
 	return settleAll(tx, slices.Sorted(maps.Keys(left)))
 }
 
@@ -112,7 +111,7 @@ func SetCustomer(tx *state.Tx, c contracts.Customer) error {
 	if err != nil {
 		return err
 	}
-	c.LeadID = leadID(c, leads)
+	c.LeadID = leadID(leads)
 	if err := tx.Put(key, c); err != nil {
 		return err
 	}
@@ -177,22 +176,19 @@ type knownCustomer struct {
 	by int
 }
 
-// leadID picks a customer's lead among those that exist: the first that Stripe's events
-// name, else the earliest known by phone, else the earliest by e-mail; "" without any.
-func leadID(c contracts.Customer, leads []knownLead) string {
+// leadID picks a customer's lead among those that exist, as leadsOf lists them: the first
+// that Stripe's events name, else the earliest known by phone, else the earliest by
+// e-mail; "" without any.
+func leadID(leads []knownLead) string {
 	if len(leads) == 0 {
 		return ""
 	}
-	place := func(l knownLead) int {
-		return slices.IndexFunc(refs(c), func(r contracts.LeadRef) bool { return r.ID == l.ID })
+	surest := leads[0].by
+	if surest == byID {
+		return leads[0].ID
 	}
+	leads = slices.DeleteFunc(slices.Clone(leads), func(l knownLead) bool { return l.by != surest })
 	return slices.MinFunc(leads, func(a, b knownLead) int {
-		switch {
-		case a.by != b.by:
-			return a.by - b.by
-		case a.by == byID:
-			return place(a) - place(b)
-		}
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
 	}).ID
 }
@@ -253,8 +249,7 @@ func listed(tx *state.Tx, lead contracts.Lead) ([]contracts.Customer, error) {
 		}
 		ids = append(ids, x.Customers...)
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	if err := tx.Need(keys(contracts.KeyCustomer, [][]string{ids})...); err != nil {
 		return nil, err
 	}
@@ -283,7 +278,7 @@ func customersOf(tx *state.Tx, lead contracts.Lead) ([]knownCustomer, error) {
 		switch p := phoneOf(lead); {
 		case c.LeadID == lead.ID && slices.ContainsFunc(refs(c), func(r contracts.LeadRef) bool { return r.ID == lead.ID }):
 			known = append(known, knownCustomer{c, byID})
-		case p != "" && slices.Contains(c.Phones, p):
+		case slices.Contains(c.Phones, p): // none of them is empty
 			known = append(known, knownCustomer{c, byPhone})
 		case lead.Email != "" && slices.ContainsFunc(c.Emails, func(e string) bool {
 			return contracts.KeyEmailIndex(e) == contracts.KeyEmailIndex(lead.Email)
@@ -295,7 +290,7 @@ func customersOf(tx *state.Tx, lead contracts.Lead) ([]knownCustomer, error) {
 }
 
 // leadsOf gives the leads that a customer may belong to, each once, with the surest
-// way in which it is known.
+// way in which it is known: the surest first, and those that events named in their order.
 func leadsOf(tx *state.Tx, c contracts.Customer) ([]knownLead, error) {
 	if err := tx.Need(keysOfCustomer(c)...); err != nil {
 		return nil, err
