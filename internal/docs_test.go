@@ -1,12 +1,16 @@
 package internal_test
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"leadpipe/contracts"
 )
 
 // root is the project's, from here.
@@ -102,20 +106,85 @@ func pages(t *testing.T) []string {
 	return all
 }
 
-// TestInterfaceListsStripesEventTypes: the page has the list that the program goes by.
-func TestInterfaceListsStripesEventTypes(t *testing.T) {
+// TestPagesListStripesEventTypes: each page has the list that the program goes by, all of it and, where
+// the owner enables them one by one, nothing else.
+func TestPagesListStripesEventTypes(t *testing.T) {
 	t.Parallel()
-	page := read(t, "docs/interface.md")
-	list := read(t, "contracts/subjects.go")
-	list = list[strings.Index(list, "func StripeEventTypes"):]
-	types := regexp.MustCompile(`"([a-z_.]+)"`).FindAllStringSubmatch(list, -1)
-	if len(types) < 15 {
-		t.Fatalf("%d types", len(types))
-	}
-	for _, m := range types {
-		if !strings.Contains(page, "`"+m[1]+"`") {
-			t.Errorf("docs/interface.md does not list %s", m[1])
+	types := contracts.StripeEventTypes()
+	for _, name := range []string{"docs/interface.md", "docs/production.md"} {
+		page := read(t, name)
+		for _, typ := range types {
+			if !strings.Contains(page, "`"+typ+"`") {
+				t.Errorf("%s does not list %s", name, typ)
+			}
 		}
+	}
+	shaped := regexp.MustCompile("`((?:customer|checkout|invoice)\\.[a-z_.]+[a-z])`")
+	for _, m := range shaped.FindAllStringSubmatch(read(t, "docs/production.md"), -1) {
+		if !slices.Contains(types, m[1]) {
+			t.Errorf("docs/production.md has %s enabled, which the program does not take", m[1])
+		}
+	}
+}
+
+// TestNamedTestsExist: a page that names a test as proof names one that there is.
+func TestNamedTestsExist(t *testing.T) {
+	t.Parallel()
+	declared := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)\w+)\(`)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range function.FindAllSubmatch(text, -1) {
+			declared[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	name := regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz)[A-Z]\w*`)
+	for _, page := range pages(t) {
+		for _, n := range name.FindAllString(read(t, page), -1) {
+			named++
+			if !declared[n] {
+				t.Errorf("%s names %s, which is not there", page, n)
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("the pages name only %d tests", named)
+	}
+}
+
+// TestQuotedIncidentsExist: an incident that a page quotes begins as one that the code opens.
+func TestQuotedIncidentsExist(t *testing.T) {
+	t.Parallel()
+	code := ""
+	sources, err := filepath.Glob(filepath.Join(root, "internal", "*", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sources {
+		if !strings.HasSuffix(s, "_test.go") {
+			code += read(t, strings.TrimPrefix(s, root+"/"))
+		}
+	}
+	quoted := 0
+	quote := regexp.MustCompile(`an incident: \*([^*]+)\*`)
+	for _, page := range pages(t) {
+		for _, m := range quote.FindAllStringSubmatch(read(t, page), -1) {
+			quoted++
+			if !strings.Contains(code, `"`+m[1]) {
+				t.Errorf("%s quotes the incident %q, which nothing opens", page, m[1])
+			}
+		}
+	}
+	if quoted < 2 {
+		t.Errorf("the pages quote only %d incidents", quoted)
 	}
 }
 
