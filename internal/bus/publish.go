@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -64,8 +63,9 @@ type Publisher struct {
 	refused atomic.Pointer[refusal]
 	stored  atomic.Int64 // when a new message was last stored, in Unix nanoseconds
 	queue   queue
-	took    *prometheus.HistogramVec
 	grouped prometheus.Histogram
+
+	tookSingle, tookGroup prometheus.Observer
 }
 
 // A refusal is a webhook that could not be stored, and when.
@@ -85,16 +85,17 @@ func NewPublisher(js jetstream.JetStream) *Publisher { return NewPublisherWith(j
 
 // NewPublisherWith makes a publisher over a connection.
 func NewPublisherWith(js jetstream.JetStream, o PublishOptions) *Publisher {
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "edge_publish_seconds", Help: "From sending a message, or a group, to JetStream's answer.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}, []string{"mode"})
 	p := &Publisher{js: js, mode: cmp.Or(o.Mode, PublishAuto),
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "edge_publish_seconds", Help: "From sending a message, or a group, to JetStream's answer.",
-			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}, []string{"mode"}),
+		tookSingle: took.WithLabelValues(string(PublishSingle)), tookGroup: took.WithLabelValues(string(PublishGroup)),
 		grouped: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "edge_publish_group_messages", Help: "Messages stored by one acknowledgement for several.",
 			Buckets: prometheus.ExponentialBuckets(2, 2, 9)}),
 	}
 	if o.Registerer != nil {
-		o.Registerer.MustRegister(p.took, p.grouped)
+		o.Registerer.MustRegister(took, p.grouped)
 	}
 	return p
 }
@@ -131,10 +132,11 @@ func (p *Publisher) Publish(ctx context.Context, msgs []contracts.Message) error
 // publish stores one message by itself. It calls tried after its first try, when the
 // message no longer takes a place among those that are being sent.
 func (p *Publisher) publish(ctx context.Context, m contracts.Message, tried func()) error {
-	msg := natsMsg(m)
-	err := p.try(ctx, msg)
+	e := seal(m)
+	defer e.free()
+	err := p.try(ctx, e)
 	tried()
-	for ; err != nil; err = p.try(ctx, msg) {
+	for ; err != nil; err = p.try(ctx, e) {
 		if !repeatable(err) {
 			return fmt.Errorf("publishing %s: %w", contracts.PublicSubject(m.Subject), err)
 		}
@@ -147,48 +149,23 @@ func (p *Publisher) publish(ctx context.Context, m contracts.Message, tried func
 	return nil
 }
 
-func natsMsg(m contracts.Message) *nats.Msg {
-	msg := nats.NewMsg(m.Subject)
-	msg.Data = m.Data
-	for k, v := range m.Header {
-		msg.Header.Set(k, v)
-	}
-	msg.Header.Set(jetstream.MsgIDHeader, m.ID)
-	return msg
-}
-
-func (p *Publisher) try(ctx context.Context, msg *nats.Msg) error {
+func (p *Publisher) try(ctx context.Context, e *envelope) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	start := time.Now()
-	try, cancel := context.WithTimeout(ctx, publishTry)
-	defer cancel()
-	ack, err := p.js.PublishMsg(try, msg, jetstream.WithExpectStream(contracts.StreamWebhooks), jetstream.WithRetryAttempts(0))
-	p.took.WithLabelValues(string(PublishSingle)).Observe(time.Since(start).Seconds())
+	start, wait := time.Now(), publishTry
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, end.Sub(start))
+	}
+	a, err := p.request(e, wait)
+	p.tookSingle.Observe(time.Since(start).Seconds())
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // the provider has gone, which says nothing of us
 	case err != nil && start.UnixNano() > p.stored.Load():
 		p.refused.Store(&refusal{time.Now(), err})
-	case err == nil && !ack.Duplicate: // a duplicate needs no room
+	case err == nil && !a.duplicate: // a duplicate needs no room
 		p.stored.Store(time.Now().UnixNano())
 		p.refused.Store(nil)
 	}
 	return err
-}
-
-// codeDuplicateInProcess says that the same id is being stored right now, by
-// somebody else's publish: it is not stored yet, and may fail to be.
-const codeDuplicateInProcess jetstream.ErrorCode = 10158
-
-// repeatable says whether the same publish may succeed in a moment. An answer of the
-// server that is not about the moment (the stream is full, say) is final for this
-// request; the provider comes again.
-func repeatable(err error) bool {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
-		return api.ErrorCode == codeDuplicateInProcess
-	}
-	return !errors.Is(err, nats.ErrMaxPayload) && !errors.Is(err, nats.ErrInvalidMsg) &&
-		!errors.Is(err, nats.ErrBadSubject) && !errors.Is(err, nats.ErrConnectionClosed)
 }

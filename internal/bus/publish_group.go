@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
@@ -82,8 +81,11 @@ func (p *Publisher) limits() (singles, group int) {
 }
 
 func (p *Publisher) publishQueued(ctx context.Context, msgs []contracts.Message) error {
-	ctx, cancel := context.WithCancel(ctx) // one that fails takes the others out of the queue
-	defer cancel()
+	if len(msgs) > 1 {
+		one, cancel := context.WithCancel(ctx) // one that fails takes the others out of the queue
+		defer cancel()
+		ctx = one
+	}
 	q := &p.queue
 	q.mu.Lock()
 	most, _ := p.limits()
@@ -280,28 +282,29 @@ func (p *Publisher) sample(items []*item) (ok bool) {
 
 // publishBatch stores a group, all or nothing. Of the same id twice one is sent.
 func (p *Publisher) publishBatch(items []*item) error {
-	msgs := make([]*nats.Msg, 0, len(items))
+	group := make([]*envelope, 0, len(items))
+	defer func() {
+		for _, e := range group {
+			e.free()
+		}
+	}()
 	seen := make(map[string]struct{}, len(items))
 	for _, i := range items {
 		if _, ok := seen[i.msg.ID]; ok {
 			continue
 		}
 		seen[i.msg.ID] = struct{}{}
-		m := natsMsg(i.msg)
-		m.Header.Set(jetstream.ExpectedStreamHeader, contracts.StreamWebhooks)
-		msgs = append(msgs, m)
+		group = append(group, seal(i.msg))
 	}
-	if len(msgs) < 2 {
+	if len(group) < 2 {
 		return errNoGroup
 	}
 	// A request that ends meanwhile does not call the others back.
-	ctx, cancel := context.WithTimeout(context.Background(), publishTry)
-	defer cancel()
 	start := time.Now()
-	_, err := jetstreamext.PublishMsgBatch(ctx, p.js, msgs, jetstreamext.BatchFlowControl{})
-	p.took.WithLabelValues(string(PublishGroup)).Observe(time.Since(start).Seconds())
+	err := p.requestGroup(group, publishTry)
+	p.tookGroup.Observe(time.Since(start).Seconds())
 	if err == nil {
-		p.grouped.Observe(float64(len(msgs)))
+		p.grouped.Observe(float64(len(group)))
 		p.stored.Store(time.Now().UnixNano())
 		p.refused.Store(nil)
 	}

@@ -69,8 +69,7 @@ type Edge struct {
 	requests *semaphore.Weighted
 	bytes    *semaphore.Weighted
 	draining atomic.Bool
-	drained  context.Context // ends with Drain
-	drain    context.CancelFunc
+	reading  reading
 	ready    readiness
 
 	answered *prometheus.CounterVec
@@ -102,7 +101,6 @@ func New(o Options) (*Edge, error) {
 		unnamed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edge_leads_unnamed_total", Help: "Times that Meta told of leads and not of which: they are missed."}),
 	}
-	e.drained, e.drain = context.WithCancel(context.Background())
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(e.answered, e.took, e.inHand, e.unnamed)
 	}
@@ -155,7 +153,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHT
 // later, and to what has not arrived whole. What is in hand goes on.
 func (e *Edge) Drain() {
 	e.draining.Store(true)
-	e.drain()
+	e.reading.end()
 }
 
 func (e *Edge) stripe(_ context.Context, r *http.Request, body []byte) (result, error) {

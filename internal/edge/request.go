@@ -1,16 +1,18 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"leadpipe/contracts"
 	"leadpipe/internal/webhook"
@@ -46,27 +48,46 @@ func errDraining() error         { return &refusal{http.StatusServiceUnavailable
 func errOverloaded() error       { return &refusal{http.StatusServiceUnavailable, "overloaded", nil} }
 func errNotStored(e error) error { return &refusal{http.StatusServiceUnavailable, "not_stored", e} }
 
+// A route is a provider's way in, with its metrics at hand.
+type route struct {
+	provider    string
+	contentType string
+	typed       []string // the content type as providers write it
+	verify      verifier
+	stored      prometheus.Counter
+	took        prometheus.Observer
+}
+
 // webhook registers a provider's route.
 func (e *Edge) webhook(path, provider, contentType string, verify verifier) {
+	rt := &route{provider, contentType, []string{contentType, contentType + "; charset=utf-8", contentType + "; charset=UTF-8"}, verify,
+		e.answered.WithLabelValues(provider, "200", ""), e.took.WithLabelValues(provider)}
 	e.mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		e.inHand.Inc()
 		defer e.inHand.Dec()
-		err := e.receive(w, r, contentType, verify)
-		status, reason := http.StatusOK, ""
-		var ref *refusal
-		if errors.As(err, &ref) {
-			status, reason = ref.status, ref.reason
-			if ref.cause != nil {
-				e.o.Log.Error("webhook not taken", "provider", provider, "status", status, "kind", reason, "reason", ref.cause.Error())
-			} else {
-				e.o.Log.Warn("webhook not taken", "provider", provider, "status", status, "kind", reason)
-			}
+		err := e.receive(w, r, rt)
+		rt.took.Observe(time.Since(start).Seconds())
+		if err == nil {
+			rt.stored.Inc()
+			answer(w, provider, http.StatusOK, "")
+			return
 		}
-		e.answered.WithLabelValues(provider, strconv.Itoa(status), reason).Inc()
-		e.took.WithLabelValues(provider).Observe(time.Since(start).Seconds())
-		answer(w, provider, status, reason)
+		e.refuse(w, provider, err)
 	})
+}
+
+// refuse answers a webhook that was not taken.
+func (e *Edge) refuse(w http.ResponseWriter, provider string, err error) {
+	ref := &refusal{http.StatusServiceUnavailable, "not_stored", err}
+	_ = errors.As(err, &ref)
+	if ref.cause != nil {
+		e.o.Log.Error("webhook not taken", "provider", provider, "status", ref.status, "kind", ref.reason, "reason", ref.cause.Error())
+	} else {
+		e.o.Log.Warn("webhook not taken", "provider", provider, "status", ref.status, "kind", ref.reason)
+	}
+	e.answered.WithLabelValues(provider, strconv.Itoa(ref.status), ref.reason).Inc()
+	answer(w, provider, ref.status, ref.reason)
 }
 
 // onlyPost answers the other methods of Twilio's routes: ServeMux would, in text/plain.
@@ -78,7 +99,7 @@ func (e *Edge) onlyPost(path string) {
 }
 
 // receive is a webhook's way in: limits, signature, publish. nil: everything is stored.
-func (e *Edge) receive(w http.ResponseWriter, r *http.Request, contentType string, verify verifier) error {
+func (e *Edge) receive(w http.ResponseWriter, r *http.Request, rt *route) error {
 	if e.draining.Load() {
 		return errDraining()
 	}
@@ -86,33 +107,35 @@ func (e *Edge) receive(w http.ResponseWriter, r *http.Request, contentType strin
 		return errOverloaded()
 	}
 	defer e.requests.Release(1)
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); media != contentType ||
-		err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+	if !rt.takes(r.Header.Get("Content-Type")) {
 		return errContentType()
 	}
 	if r.ContentLength > maxBody {
 		return errTooLarge()
 	}
-	body, held, err := e.read(w, r)
+	b := bodies.Get().(*body)
+	held, err := e.read(w, r, b)
 	defer func() { e.bytes.Release(held) }()
 	if err != nil {
+		b.free()
 		return err
 	}
 
 	// A provider that hangs up comes again; what it sent is stored all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), e.o.PublishTimeout)
 	defer cancel()
-	res, err := verify(ctx, r, body)
+	res, err := rt.verify(ctx, r, b.bytes)
+	if err == nil && len(res.messages) > 0 {
+		if err := e.o.Publisher.Publish(ctx, res.messages); err != nil {
+			return errNotStored(err) // a try may still be under way: the body is left to it
+		}
+	}
+	b.free()
 	switch {
 	case errors.Is(err, webhook.ErrSignature):
 		return errSignature()
 	case err != nil:
 		return errMalformed()
-	case len(res.messages) == 0:
-		return nil
-	}
-	if err := e.o.Publisher.Publish(ctx, res.messages); err != nil {
-		return errNotStored(err)
 	}
 	if res.hold > 0 {
 		time.Sleep(res.hold)
@@ -120,30 +143,110 @@ func (e *Edge) receive(w http.ResponseWriter, r *http.Request, contentType strin
 	return nil
 }
 
+// takes says whether a body of that content type is the provider's.
+func (rt *route) takes(contentType string) bool {
+	if slices.Contains(rt.typed, contentType) {
+		return true
+	}
+	media, _, err := mime.ParseMediaType(contentType)
+	return media == rt.contentType && (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter))
+}
+
+// reading is who is being read from. A drain does not wait for what has not arrived.
+type reading struct {
+	mu   sync.Mutex
+	from map[*body]http.ResponseWriter
+}
+
+func (r *reading) add(b *body, w http.ResponseWriter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.from == nil {
+		r.from = map[*body]http.ResponseWriter{}
+	}
+	r.from[b] = w
+}
+
+func (r *reading) remove(b *body) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.from, b)
+}
+
+// end ends the reading. Where the deadline can't be set, the server's own ends it.
+func (r *reading) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.from {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
+}
+
+// A body is a request's body in memory that is used again: for the next request once
+// nobody reads it any more.
+type body struct{ bytes []byte }
+
+// bodies holds those that nobody reads.
+var bodies = sync.Pool{New: func() any { return &body{make([]byte, 0, leastBody)} }}
+
+// leastBody is room for most webhooks; of what is larger than mostKept none is kept.
+const leastBody, mostKept = 4 << 10, 64 << 10
+
+// grow makes room, if there is none, for as much again as has arrived, or for what is
+// still announced.
+func (b *body) grow(announced int64) {
+	n := len(b.bytes)
+	if n < cap(b.bytes) {
+		return
+	}
+	more := n
+	if rest := int(announced) - n; rest > 0 {
+		more = min(more, rest)
+	}
+	b.bytes = slices.Grow(b.bytes, more)
+}
+
+func (b *body) free() {
+	if cap(b.bytes) <= mostKept {
+		b.bytes = b.bytes[:0]
+		bodies.Put(b)
+	}
+}
+
 // read takes a body in, and room for it as it arrives: what is announced and not sent
 // keeps nobody out. held is the room that the caller has to give back, error or not.
-func (e *Edge) read(w http.ResponseWriter, r *http.Request) (body []byte, held int64, err error) {
-	// A drain does not wait for what has not arrived. Where the deadline can't be set,
-	// the server's own ends it.
-	defer context.AfterFunc(e.drained, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })()
-	var buf bytes.Buffer
+func (e *Edge) read(w http.ResponseWriter, r *http.Request, b *body) (held int64, _ error) {
+	e.reading.add(b, w)
+	defer e.reading.remove(b)
+	if e.draining.Load() {
+		return 0, errDraining() // Drain may have looked before
+	}
+	if !e.bytes.TryAcquire(readStep) {
+		return 0, errOverloaded()
+	}
+	held = readStep
 	for {
-		if !e.bytes.TryAcquire(readStep) {
-			return nil, held, errOverloaded()
+		b.grow(r.ContentLength)
+		n, err := r.Body.Read(b.bytes[len(b.bytes):min(cap(b.bytes), int(held))])
+		b.bytes = b.bytes[:len(b.bytes)+n]
+		if int64(len(b.bytes)) == held { // also where that is the end
+			if !e.bytes.TryAcquire(readStep) {
+				return held, errOverloaded()
+			}
+			held += readStep
 		}
-		held += readStep
-		switch _, err := io.CopyN(&buf, r.Body, readStep); {
-		case buf.Len() > maxBody:
-			return nil, held, errTooLarge()
+		switch {
+		case len(b.bytes) > maxBody:
+			return held, errTooLarge()
 		case err == nil:
 		case err == io.EOF:
-			return buf.Bytes(), held, nil
+			return held, nil
 		case e.draining.Load():
-			return nil, held, errDraining()
+			return held, errDraining()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, held, errSlow(err)
+			return held, errSlow(err)
 		default:
-			return nil, held, errBody(err)
+			return held, errBody(err)
 		}
 	}
 }
@@ -155,7 +258,7 @@ func answer(w http.ResponseWriter, provider string, status int, reason string) {
 		w.Header().Set("Retry-After", retryAfter)
 	}
 	if provider == "twilio" {
-		w.Header().Set("Content-Type", "text/xml")
+		w.Header()["Content-Type"] = typeXML
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, `<Response/>`)
 		return
@@ -166,9 +269,12 @@ func answer(w http.ResponseWriter, provider string, status int, reason string) {
 	text(w, status, reason)
 }
 
+// What answers say of themselves, made once.
+var typeText, typeXML, noSniff = []string{"text/plain; charset=utf-8"}, []string{"text/xml"}, []string{"nosniff"}
+
 func text(w http.ResponseWriter, status int, s string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["Content-Type"] = typeText
+	w.Header()["X-Content-Type-Options"] = noSniff
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, s)
 }

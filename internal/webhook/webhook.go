@@ -8,7 +8,11 @@
 package webhook
 
 import (
+	"crypto/hmac"
+	"encoding/hex"
 	"errors"
+	"hash"
+	"sync"
 	"time"
 
 	"leadpipe/contracts"
@@ -50,4 +54,62 @@ func Message(natsSubject, msgID, source, id, typ, subject string, received time.
 		contracts.HeaderContentType: contracts.ContentJSON,
 	}
 	return contracts.Message{Subject: natsSubject, ID: msgID, Header: h, Data: data}
+}
+
+// Hex reads a signature in hexadecimal, and says whether it has exactly the length of sum.
+func Hex(sum []byte, text string) bool {
+	if hex.DecodedLen(len(text)) != len(sum) || len(text)%2 != 0 {
+		return false
+	}
+	var buf [64]byte
+	_, err := hex.Decode(sum, append(buf[:0], text...))
+	return err == nil
+}
+
+// A Key makes HMACs under one secret. It is safe for concurrent use, and keeps what it
+// has prepared for the next.
+type Key struct{ pool sync.Pool }
+
+// NewKey makes a key of a secret, e.g. with sha256.New.
+func NewKey(h func() hash.Hash, secret string) *Key {
+	k := &Key{}
+	k.pool.New = func() any { return &MAC{key: k, hash: hmac.New(h, []byte(secret))} }
+	return k
+}
+
+// mostKept bounds the memory that is kept for the next HMAC.
+const mostKept = 16 << 10
+
+// A MAC is one HMAC in the making.
+type MAC struct {
+	key  *Key
+	hash hash.Hash
+	buf  []byte
+}
+
+// Begin begins an HMAC, which has to be closed.
+func (k *Key) Begin() *MAC { return k.pool.Get().(*MAC) }
+
+// Bytes adds bytes, which it does not copy.
+func (m *MAC) Bytes(b []byte) { m.hash.Write(b) }
+
+// Text adds a text.
+func (m *MAC) Text(s string) {
+	m.buf = append(m.buf[:0], s...)
+	m.hash.Write(m.buf)
+}
+
+// Sum gives the HMAC of what was added, which holds until Close.
+func (m *MAC) Sum() []byte {
+	m.buf = m.hash.Sum(m.buf[:0])
+	return m.buf
+}
+
+// Close gives the HMAC back.
+func (m *MAC) Close() {
+	m.hash.Reset()
+	if cap(m.buf) > mostKept {
+		m.buf = nil
+	}
+	m.key.pool.Put(m)
 }

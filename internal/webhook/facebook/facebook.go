@@ -11,18 +11,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/rawjson"
 	"leadpipe/internal/webhook"
 )
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	secrets [][]byte
-	token   string
+	keys  []*webhook.Key
+	token string
 }
 
 // New makes a verifier that takes a signature by any of the app secrets, and answers
@@ -34,7 +34,7 @@ func New(secrets []string, verifyToken string) (*Verifier, error) {
 	}
 	v := &Verifier{token: verifyToken}
 	for _, s := range secrets {
-		v.secrets = append(v.secrets, []byte(s))
+		v.keys = append(v.keys, webhook.NewKey(sha256.New, s))
 	}
 	return v, nil
 }
@@ -64,59 +64,80 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) (Body,
 	if !v.signed(body, signature) {
 		return Body{}, webhook.ErrSignature
 	}
-	var envelope struct {
-		Object string `json:"object"`
-		Entry  []struct {
-			ID            json.RawMessage `json:"id"`
-			ChangedFields []string        `json:"changed_fields"`
-			Changes       []struct {
-				Field string          `json:"field"`
-				Value json.RawMessage `json:"value"`
-			} `json:"changes"`
-		} `json:"entry"`
-	}
-	// A literal null decodes into an empty envelope, which no provider sends.
-	if err := json.Unmarshal(body, &envelope); err != nil || envelope.Object == "" {
+	envelope := [...]rawjson.Member{{Name: "object"}, {Name: "entry"}}
+	if rawjson.Read(body, envelope[:]) != nil {
 		return Body{}, webhook.ErrMalformed
 	}
-	var out Body
-	if envelope.Object != "page" {
-		return out, nil
+	object, _ := rawjson.Text(envelope[0].Value) // also nothing, which no provider sends
+	s := splitter{page: object == "page", now: now}
+	if object == "" || !each(envelope[1].Value, s.entry) {
+		return Body{}, webhook.ErrMalformed
 	}
-	for _, entry := range envelope.Entry {
-		if slices.Contains(entry.ChangedFields, "leadgen") {
-			out.Changed++
-		}
-		for _, change := range entry.Changes {
-			if change.Field != "leadgen" {
-				continue
-			}
-			m, err := lead(change.Value, entry.ID, now)
-			if err != nil {
-				return Body{}, err
-			}
-			out.Messages = append(out.Messages, m)
-		}
+	return s.out, nil
+}
+
+// A splitter collects what is in a body. Its methods say whether a part of it can be read.
+type splitter struct {
+	page    bool // the body is about a page; of anything else nothing is taken
+	now     time.Time
+	entryID []byte
+	out     Body
+}
+
+// each calls f for the elements of a list, of which null has none.
+func each(list []byte, f func([]byte) bool) bool {
+	return rawjson.Missing(list) || rawjson.Elements(list, f)
+}
+
+func (s *splitter) entry(entry []byte) bool {
+	if rawjson.Missing(entry) {
+		return true
 	}
-	return out, nil
+	e := [...]rawjson.Member{{Name: "id"}, {Name: "changed_fields"}, {Name: "changes"}}
+	if rawjson.Read(entry, e[:]) != nil || !rawjson.Object(entry) {
+		return false
+	}
+	changed := false
+	if !each(e[1].Value, func(field []byte) bool {
+		name, ok := rawjson.Text(field)
+		changed = changed || name == "leadgen"
+		return ok || rawjson.Missing(field)
+	}) {
+		return false
+	}
+	if changed && s.page {
+		s.out.Changed++
+	}
+	s.entryID = e[0].Value
+	return each(e[2].Value, s.change)
+}
+
+func (s *splitter) change(change []byte) bool {
+	if rawjson.Missing(change) {
+		return true
+	}
+	c := [...]rawjson.Member{{Name: "field"}, {Name: "value", Members: []rawjson.Member{{Name: "leadgen_id"}, {Name: "page_id"}}}}
+	if rawjson.Read(change, c[:]) != nil || !rawjson.Object(change) {
+		return false
+	}
+	field, ok := rawjson.Text(c[0].Value)
+	if field != "leadgen" || !s.page {
+		return ok || rawjson.Missing(c[0].Value)
+	}
+	m, err := lead(c[1], s.entryID, s.now)
+	s.out.Messages = append(s.out.Messages, m)
+	return err == nil
 }
 
 // lead names one lead. Ids may be numbers or strings, and a number of 18 digits does
 // not survive a float, so they are taken from the text.
-func lead(value, entryID json.RawMessage, now time.Time) (contracts.Message, error) {
-	var v struct {
-		LeadgenID json.RawMessage `json:"leadgen_id"`
-		PageID    json.RawMessage `json:"page_id"`
-	}
-	value = bytes.TrimSpace(value)
-	if !bytes.HasPrefix(value, []byte("{")) || json.Unmarshal(value, &v) != nil {
+func lead(v rawjson.Member, entryID []byte, now time.Time) (contracts.Message, error) {
+	value := v.Value
+	id := digits(v.Members[0].Value)
+	if !rawjson.Object(value) || id == "" {
 		return contracts.Message{}, webhook.ErrMalformed
 	}
-	id := digits(v.LeadgenID)
-	if id == "" {
-		return contracts.Message{}, webhook.ErrMalformed
-	}
-	if digits(v.PageID) == "" {
+	if digits(v.Members[1].Value) == "" {
 		page := digits(entryID)
 		if page == "" {
 			return contracts.Message{}, webhook.ErrMalformed
@@ -138,34 +159,36 @@ func lead(value, entryID json.RawMessage, now time.Time) (contracts.Message, err
 
 // digits reads an id that is a JSON string or an integer, of 1 to 32 digits; "" for
 // anything else.
-func digits(raw json.RawMessage) string {
-	s := strings.Trim(string(bytes.TrimSpace(raw)), `"`)
-	if s == "" || len(s) > 32 || strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
+func digits(raw []byte) string {
+	if len(raw) > 1 && raw[0] == '"' {
+		raw = raw[1 : len(raw)-1]
+	}
+	if len(raw) > 32 || bytes.ContainsFunc(raw, func(r rune) bool { return r < '0' || r > '9' }) {
 		return ""
 	}
-	return s
+	return string(raw)
 }
 
 func (v *Verifier) signed(body []byte, header string) bool {
 	value, ok := strings.CutPrefix(header, "sha256=")
-	sum, err := hex.DecodeString(value)
-	if !ok || err != nil {
+	var sum [sha256.Size]byte
+	if !ok || !webhook.Hex(sum[:], value) {
 		return false
 	}
 	ok = false
-	for _, secret := range v.secrets {
-		ok = hmac.Equal(sum, mac(secret, body)) || ok
+	for _, key := range v.keys {
+		m := key.Begin()
+		m.Bytes(body)
+		ok = hmac.Equal(sum[:], m.Sum()) || ok
+		m.Close()
 	}
 	return ok
 }
 
-func mac(secret, body []byte) []byte {
-	m := hmac.New(sha256.New, secret)
-	m.Write(body)
-	return m.Sum(nil)
-}
-
 // Sign makes the X-Hub-Signature-256 header of a body.
 func Sign(body []byte, secret string) string {
-	return "sha256=" + hex.EncodeToString(mac([]byte(secret), body))
+	m := webhook.NewKey(sha256.New, secret).Begin()
+	defer m.Close()
+	m.Bytes(body)
+	return "sha256=" + hex.EncodeToString(m.Sum())
 }

@@ -6,24 +6,23 @@
 package stripe
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/rawjson"
 	"leadpipe/internal/webhook"
 )
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	secrets   [][]byte
+	keys      []*webhook.Key
 	tolerance time.Duration
 }
 
@@ -38,7 +37,7 @@ func New(secrets []string, tolerance time.Duration) (*Verifier, error) {
 	}
 	v := &Verifier{tolerance: tolerance}
 	for _, s := range secrets {
-		v.secrets = append(v.secrets, []byte(s))
+		v.keys = append(v.keys, webhook.NewKey(sha256.New, s))
 	}
 	return v, nil
 }
@@ -52,49 +51,62 @@ func (v *Verifier) Messages(body []byte, signature string, now time.Time) ([]con
 	}
 	// Only what names the event is read: an API version that we do not know is no reason
 	// to lose one. A v2 "thin" event has no data.object, and does not belong here.
-	var e struct {
-		ID     string `json:"id"`
-		Object string `json:"object"`
-		Type   string `json:"type"`
-		Data   *struct {
-			Object json.RawMessage `json:"object"`
-		} `json:"data"`
-	}
-	if err := json.Unmarshal(body, &e); err != nil {
+	e := events.Get().(*event)
+	defer events.Put(e)
+	if rawjson.Read(body, e[:]) != nil {
 		return nil, webhook.ErrMalformed
 	}
-	if e.Object != "" && e.Object != "event" || !contracts.ValidID(e.ID) || !eventType.MatchString(e.Type) || e.Data == nil ||
-		!bytes.HasPrefix(bytes.TrimSpace(e.Data.Object), []byte("{")) {
+	object := &e[3].Members[0]
+	id, _ := rawjson.Text(e[0].Value)
+	what, isText := rawjson.Text(e[1].Value)
+	typ, _ := rawjson.Text(e[2].Value)
+	if what != "event" && what != "" || !isText && !rawjson.Missing(e[1].Value) ||
+		!contracts.ValidID(id) || !validType(typ) || !rawjson.Object(object.Value) {
 		return nil, webhook.ErrMalformed
 	}
-	var object struct {
-		ID json.RawMessage `json:"id"` // absent on an upcoming invoice
+	about, _ := rawjson.Text(object.Members[0].Value) // absent on an upcoming invoice
+	if !contracts.ValidID(about) {
+		about = id
 	}
-	if err := json.Unmarshal(e.Data.Object, &object); err != nil {
-		return nil, webhook.ErrMalformed
-	}
-	var about string
-	if json.Unmarshal(object.ID, &about) != nil || !contracts.ValidID(about) {
-		about = e.ID
-	}
-	return []contracts.Message{webhook.Message(contracts.SubjectStripe(e.Type), contracts.MessageIDStripe(e.ID),
-		"/stripe", e.ID, e.Type, about, now, body)}, nil
+	return []contracts.Message{webhook.Message(contracts.SubjectStripe(typ), contracts.MessageIDStripe(id),
+		"/stripe", id, typ, about, now, body)}, nil
 }
 
-// eventType is what may stand in a subject: "invoice.payment_failed".
-var eventType = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}$`)
+// event is what is read of one, again and again.
+type event [4]rawjson.Member
+
+var events = sync.Pool{New: func() any {
+	return &event{{Name: "id"}, {Name: "object"}, {Name: "type"}, {Name: "data", Members: []rawjson.Member{
+		{Name: "object", Members: []rawjson.Member{{Name: "id"}}}}}}
+}}
+
+// validType says whether an event's type may stand in a subject: "invoice.payment_failed",
+// one to eight words of the characters of an id.
+func validType(typ string) bool {
+	words := 0
+	for word := range strings.SplitSeq(typ, ".") {
+		if words++; words > 8 || len(word) > 64 || !contracts.ValidID(word) {
+			return false
+		}
+	}
+	return true
+}
+
+// mostSignatures is how many signatures of a header are tried.
+const mostSignatures = 16
 
 // signed tries every v1 of the header against every secret, in constant time each.
 func (v *Verifier) signed(body []byte, header string, now time.Time) bool {
 	var timestamp string
-	var candidates [][]byte
+	var sums [mostSignatures][sha256.Size]byte
+	n := 0
 	for part := range strings.SplitSeq(header, ",") {
 		switch key, value, _ := strings.Cut(strings.TrimSpace(part), "="); key {
 		case "t":
 			timestamp = value
 		case "v1":
-			if sum, err := hex.DecodeString(value); err == nil && len(candidates) < 16 {
-				candidates = append(candidates, sum)
+			if n < mostSignatures && webhook.Hex(sums[n][:], value) {
+				n++
 			}
 		}
 	}
@@ -106,21 +118,22 @@ func (v *Verifier) signed(body []byte, header string, now time.Time) bool {
 		return false
 	}
 	ok := false
-	for _, secret := range v.secrets {
-		want := mac(secret, timestamp, body)
-		for _, sum := range candidates {
-			ok = hmac.Equal(sum, want) || ok
+	for _, key := range v.keys {
+		m := mac(key, timestamp, body)
+		for i := range sums[:n] {
+			ok = hmac.Equal(sums[i][:], m.Sum()) || ok
 		}
+		m.Close()
 	}
 	return ok
 }
 
-func mac(secret []byte, timestamp string, body []byte) []byte {
-	m := hmac.New(sha256.New, secret)
-	m.Write([]byte(timestamp))
-	m.Write([]byte("."))
-	m.Write(body)
-	return m.Sum(nil)
+func mac(key *webhook.Key, timestamp string, body []byte) *webhook.MAC {
+	m := key.Begin()
+	m.Text(timestamp)
+	m.Text(".")
+	m.Bytes(body)
+	return m
 }
 
 // Sign makes the Stripe-Signature header of a body, with one v1 a secret as Stripe
@@ -129,7 +142,9 @@ func Sign(body []byte, at time.Time, secrets ...string) string {
 	timestamp := strconv.FormatInt(at.Unix(), 10)
 	header := "t=" + timestamp
 	for _, s := range secrets {
-		header += ",v1=" + hex.EncodeToString(mac([]byte(s), timestamp, body))
+		m := mac(webhook.NewKey(sha256.New, s), timestamp, body)
+		header += ",v1=" + hex.EncodeToString(m.Sum())
+		m.Close()
 	}
 	return header
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -36,6 +35,7 @@ type Options struct {
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
 	o     Options
+	keys  []*webhook.Key
 	bases []string // the public URL as Twilio may sign it: with its default port written out, say, or its port left out
 }
 
@@ -49,6 +49,9 @@ func New(o Options) (*Verifier, error) {
 		return nil, fmt.Errorf("twilio: the public URL is not a URL")
 	}
 	v := &Verifier{o: o}
+	for _, token := range o.Tokens {
+		v.keys = append(v.keys, webhook.NewKey(sha1.New, token))
+	}
 	v.add(*u)
 	// Twilio signs the URL as it was typed into its console, but for a user and password,
 	// which it sends as a header, and a host in capitals, which it calls in small letters.
@@ -84,23 +87,19 @@ func (v *Verifier) Inbound(body []byte, requestURI, signature string, now time.T
 	if err != nil {
 		return nil, false, err
 	}
-	sid, from := form["MessageSid"], form["From"]
+	sid, from := form.get("MessageSid"), form.get("From")
 	if !contracts.ValidID(sid) || from == "" {
 		return nil, false, webhook.ErrMalformed
 	}
-	data, err := json.Marshal(form)
-	if err != nil {
-		return nil, false, webhook.ErrMalformed
-	}
-	meaning, _ := keyword.Judge(form["Body"])
+	meaning, _ := keyword.Judge(form.get("Body"))
 	// Twilio's own judgement counts first: it has blocked the number already.
-	optOut = meaning == keyword.OptOut || strings.EqualFold(form["OptOutType"], "STOP")
+	optOut = meaning == keyword.OptOut || strings.EqualFold(form.get("OptOutType"), "STOP")
 	subject, typ := contracts.SubjectInbound, "com.twilio.sms.inbound"
 	if optOut {
 		subject, typ = contracts.SubjectOptOut, "com.twilio.sms.optout"
 	}
 	return []contracts.Message{webhook.Message(subject(v.sender(from)), contracts.MessageIDTwilio(sid),
-		"/twilio", sid, typ, sid, now, data)}, optOut, nil
+		"/twilio", sid, typ, sid, now, form.json())}, optOut, nil
 }
 
 // Status verifies a delivery status of a text that we sent. The data has, beside the
@@ -110,7 +109,7 @@ func (v *Verifier) Status(body []byte, requestURI, signature string, now time.Ti
 	if err != nil {
 		return nil, err
 	}
-	sid, status := form["MessageSid"], form["MessageStatus"]
+	sid, status := form.get("MessageSid"), form.get("MessageStatus")
 	if !contracts.ValidID(sid) || !contracts.ValidID(status) {
 		return nil, webhook.ErrMalformed
 	}
@@ -118,43 +117,36 @@ func (v *Verifier) Status(body []byte, requestURI, signature string, now time.Ti
 	if err != nil {
 		return nil, webhook.ErrMalformed
 	}
-	form["sms"] = u.Query().Get("sms")
-	data, err := json.Marshal(form)
-	if err != nil {
-		return nil, webhook.ErrMalformed
-	}
+	data := form.with("sms", u.Query().Get("sms")).json()
 	return []contracts.Message{webhook.Message(contracts.SubjectStatus(sid), contracts.MessageIDStatus(sid, status),
 		"/twilio", sid+":"+status, "com.twilio.sms.status", sid, now, data)}, nil
 }
 
-// verified checks the signature and gives the form, the first value of each field.
-func (v *Verifier) verified(body []byte, requestURI, signature string) (map[string]string, error) {
+// verified checks the signature and gives the form.
+func (v *Verifier) verified(body []byte, requestURI, signature string) (form, error) {
 	if signature == "" {
 		return nil, webhook.ErrSignature
 	}
-	values, err := url.ParseQuery(string(body))
-	if err != nil {
+	f, ok := parse(string(body))
+	if !ok {
 		// Twilio's form encoder does not make such a body, so nobody can have signed it.
 		return nil, webhook.ErrSignature
 	}
-	form := make(map[string]string, len(values))
-	for k, vs := range values {
-		form[k] = vs[0]
-	}
-	ok := false
-	for _, token := range v.o.Tokens {
+	var buf [32]byte // 28 of them
+	given := append(make([]byte, 0, len(buf)), signature...)
+	ok = false
+	for _, key := range v.keys {
 		for _, base := range v.bases {
-			ok = equal(signature, token, base+requestURI, form) || ok
+			m := key.Begin()
+			f.sign(m, base, requestURI)
+			ok = hmac.Equal(base64.StdEncoding.AppendEncode(buf[:0], m.Sum()), given) || ok
+			m.Close()
 		}
 	}
-	if !ok || v.o.Account != "" && form["AccountSid"] != v.o.Account {
+	if !ok || v.o.Account != "" && f.get("AccountSid") != v.o.Account {
 		return nil, webhook.ErrSignature
 	}
-	return form, nil
-}
-
-func equal(signature, token, url string, form map[string]string) bool {
-	return hmac.Equal([]byte(signature), []byte(Sign(token, url, form)))
+	return f, nil
 }
 
 // sender is what stands for a text's sender in a subject: a phone's digits, or the
@@ -177,16 +169,13 @@ func (v *Verifier) sender(from string) string {
 
 // Sign makes the X-Twilio-Signature header: the URL as it was configured, then each
 // field's name and value in the order of names, by HMAC-SHA1 and base64.
-func Sign(token, url string, form map[string]string) string {
-	names := make([]string, 0, len(form))
-	for k := range form {
-		names = append(names, k)
+func Sign(token, url string, fields map[string]string) string {
+	var f form
+	for name, value := range fields {
+		f = f.with(name, value)
 	}
-	slices.Sort(names)
-	m := hmac.New(sha1.New, []byte(token))
-	m.Write([]byte(url))
-	for _, k := range names {
-		m.Write([]byte(k + form[k]))
-	}
-	return base64.StdEncoding.EncodeToString(m.Sum(nil))
+	m := webhook.NewKey(sha1.New, token).Begin()
+	defer m.Close()
+	f.sign(m, url, "")
+	return base64.StdEncoding.EncodeToString(m.Sum())
 }
