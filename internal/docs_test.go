@@ -130,6 +130,25 @@ func TestPagesListStripesEventTypes(t *testing.T) {
 // TestNamedTestsExist: a page that names a test as proof names one that there is.
 func TestNamedTestsExist(t *testing.T) {
 	t.Parallel()
+	declared := declaredTests(t)
+	named := 0
+	name := regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz)[A-Z]\w*`)
+	for _, page := range pages(t) {
+		for _, n := range name.FindAllString(read(t, page), -1) {
+			named++
+			if !declared[n] {
+				t.Errorf("%s names %s, which is not there", page, n)
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("the pages name only %d tests", named)
+	}
+}
+
+// declaredTests are the names of the tests, benchmarks and fuzz targets that there are.
+func declaredTests(t *testing.T) map[string]bool {
+	t.Helper()
 	declared := map[string]bool{}
 	function := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)\w+)\(`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -145,18 +164,27 @@ func TestNamedTestsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := 0
-	name := regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz)[A-Z]\w*`)
-	for _, page := range pages(t) {
-		for _, n := range name.FindAllString(read(t, page), -1) {
-			named++
-			if !declared[n] {
-				t.Errorf("%s names %s, which is not there", page, n)
+	return declared
+}
+
+// TestTargetsRunSomething: each part of a pattern by which the Makefile picks tests picks one.
+func TestTargetsRunSomething(t *testing.T) {
+	t.Parallel()
+	declared := declaredTests(t)
+	patterns := regexp.MustCompile(`-run '?([A-Z][A-Za-z|]+)`).FindAllStringSubmatch(read(t, "Makefile"), -1)
+	if len(patterns) < 4 {
+		t.Fatalf("only %v", patterns)
+	}
+	for _, p := range patterns {
+		for part := range strings.SplitSeq(p[1], "|") {
+			found := false
+			for name := range declared {
+				found = found || strings.HasPrefix(name, "Test") && strings.Contains(name, part)
+			}
+			if !found {
+				t.Errorf("the Makefile runs %s, which no test's name has", part)
 			}
 		}
-	}
-	if named < 10 {
-		t.Errorf("the pages name only %d tests", named)
 	}
 }
 
