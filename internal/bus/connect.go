@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +31,7 @@ func Connect(url, credsFile, name string, log *slog.Logger, lost func(error), op
 				log.Warn("NATS connection lost, trying again", "reason", err.Error())
 			}
 		}),
+		nats.ReconnectErrHandler(unreachable(log)),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("NATS connection restored", "server", nc.ConnectedServerName()) }),
 		// A denied request looks like a timeout to the caller; this line says why.
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -54,6 +56,21 @@ func Connect(url, credsFile, name string, log *slog.Logger, lost func(error), op
 		return nil, fmt.Errorf("setting up JetStream: %w", err)
 	}
 	return js, nil
+}
+
+// unreachable logs why no server is reached: each reason once until another comes. A
+// certificate that is not trusted shows nowhere else.
+func unreachable(log *slog.Logger) nats.ConnErrHandler {
+	var mu sync.Mutex
+	said := ""
+	return func(_ *nats.Conn, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			log.Warn("NATS is not reached, trying on", "reason", said)
+		}
+	}
 }
 
 // InboxPrefix is where answers to a user of nats.conf go, so that no other user reads

@@ -46,7 +46,15 @@ const account = "AC00000000000000000000000000000001"
 // JetStream does not give.
 type publisher func(ctx context.Context, msgs []contracts.Message) error
 
-func (p publisher) Publish(ctx context.Context, msgs []contracts.Message) error { return p(ctx, msgs) }
+// Publish gives the function copies: as bus.Publisher's caller the edge uses a body again
+// once Publish has returned nil, and the function may keep what it is given.
+func (p publisher) Publish(ctx context.Context, msgs []contracts.Message) error {
+	kept := slices.Clone(msgs)
+	for i := range kept {
+		kept[i].Data = bytes.Clone(kept[i].Data)
+	}
+	return p(ctx, kept)
+}
 
 // rig is a running edge.
 type rig struct {

@@ -7,31 +7,58 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"sync/atomic"
+	"sync"
 )
 
 // Ports below 32768 are never given to outgoing connections, by Linux as by others, so
 // that between the look here and the server's own listening only another server could
-// take one.
-const first, end = 10000, 32768
+// take one. That can't be one of another process that asked here: a process listens on the
+// first port of each block that it gives ports of, as long as it runs.
+const first, end, block = 10000, 32768, 64
 
-// next is where to look next. This process is given no port a second time before all the
-// others: the one it was given may be without its server yet. Others begin elsewhere.
-var next = func() *atomic.Uint32 {
-	n := &atomic.Uint32{}
-	n.Store(rand.Uint32N(end - first))
-	return n
-}()
+var (
+	mu     sync.Mutex
+	held   []net.Listener // on the first ports of our blocks
+	begins []int          // of our blocks
+	given  int            // ports, of all our blocks one after the other
+)
 
-// Port gives a TCP port on which nobody listens at 127.0.0.1.
+// Port gives a TCP port on which nobody listens at 127.0.0.1. A process is given none a
+// second time before there is no other: the one it was given may be without its server yet.
 func Port() (int, error) {
+	mu.Lock()
+	defer mu.Unlock()
 	for range end - first {
-		port := first + int(next.Add(1)%(end-first))
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if given == len(begins)*(block-1) && !claim() {
+			if given = 0; len(begins) == 0 {
+				break
+			}
+		}
+		port := begins[given/(block-1)] + 1 + given%(block-1)
+		given++
+		l, err := listen(port)
 		if err != nil {
 			continue
 		}
 		return port, l.Close()
 	}
 	return 0, errors.New("no free port below 32768")
+}
+
+// claim makes a block ours that is nobody's.
+func claim() bool {
+	const blocks = (end - first) / block
+	begin := rand.IntN(blocks)
+	for i := range blocks {
+		at := first + (begin+i)%blocks*block
+		if l, err := listen(at); err == nil {
+			held, begins = append(held, l), append(begins, at)
+			return true
+		}
+	}
+	return false
+}
+
+func listen(port int) (net.Listener, error) {
+	return net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 }
