@@ -235,7 +235,7 @@ func (s *sim) checkout(sub string) {
 	c := stripe.Checkout{ID: s.id("cs"), Customer: s.customer.ID, Subscription: sub, Email: s.email, Name: s.name, Phone: s.phone,
 		Amount: 2900, Currency: "eur", Created: time.Unix(s.now, 0)}
 	if s.chance("reference") {
-		c.ClientReferenceID = rapid.SampledFrom([]string{s.lead.ID, s.other.ID, "cart" + s.tag + "77"}).Draw(s.t, "whose")
+		c.ClientReferenceID = rapid.SampledFrom([]string{s.lead.ID, s.other.ID, "nocart_" + s.tag}).Draw(s.t, "whose")
 	}
 	if s.chance("metadata") {
 		c.Metadata = map[string]string{"lead_id": rapid.SampledFrom([]string{s.lead.ID, "nobody" + s.tag}).Draw(s.t, "named")}
