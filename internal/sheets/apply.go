@@ -241,6 +241,10 @@ func (w *Writer) step(ctx context.Context, jobs []*job) error {
 		w.pages = nil
 		return nil
 	}
+	if w.claim(jobs, seen) {
+		w.pages = nil
+		return nil
+	}
 	var edits []edit
 	wrote := map[*job]bool{}
 	var free [numTabs]int
@@ -271,11 +275,6 @@ func (w *Writer) step(ctx context.Context, jobs []*job) error {
 			w.pages = nil
 			return nil
 		}
-		if l.marked && (!l.blank || l.extras) && j.cells != nil && !j.claimed {
-			j.claimed = true // its key landed in somebody else's row, perhaps
-			w.pages = nil
-			return nil
-		}
 		e, ok := w.rewrite(p, j, l)
 		if !ok {
 			continue
@@ -296,6 +295,21 @@ func (w *Writer) step(ctx context.Context, jobs []*job) error {
 		}
 	}
 	return nil
+}
+
+// claim notes the jobs whose key landed in somebody else's row, perhaps, and says whether
+// there are any for the first time: then all is read again, once for all of them.
+func (w *Writer) claim(jobs []*job, seen [numTabs]*glance) (found bool) {
+	for _, j := range jobs {
+		row, there := w.pages[j.id.tab].at[j.id.key]
+		if !there || j.cells == nil || j.claimed {
+			continue
+		}
+		if l := seen[j.id.tab].lines[row]; l != nil && l.marked && (!l.blank || l.extras) {
+			j.claimed, found = true, true
+		}
+	}
+	return found
 }
 
 // carryOut writes edits that step came to, and notes what then is where.

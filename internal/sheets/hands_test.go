@@ -439,3 +439,18 @@ func TestTenMillionCells(t *testing.T) {
 	r.mustMatch(t)
 	r.wantNoIncident(t)
 }
+
+// The column of keys is gone: the rows are known by what is in them, all of them.
+func TestColumnOfKeysDeleted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.put(t, leads(0, 60))
+	r.handle(t, w)
+	r.mustMatch(t)
+	if err := r.paper.DeleteColumn("Leads", 1); err != nil {
+		t.Fatal(err)
+	}
+	r.audit(t, w)
+	r.mustMatch(t)
+}
