@@ -11,10 +11,10 @@ import (
 )
 
 // Texts that wait for something which may never come are looked after, each process at
-// times of its own: soon after the start, and from then on every ten minutes.
+// times of its own: soon after the start, and from then on every five minutes.
 const (
 	firstLook = time.Minute
-	lookEvery = 10 * time.Minute
+	lookEvery = 5 * time.Minute
 )
 
 func (p *parts) lookAfterTexts(ctx context.Context, s *sms.Sender) {
