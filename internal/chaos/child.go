@@ -58,7 +58,7 @@ func consumers(args []string) int {
 		return consumersd.Main(args)
 	}
 	return daemon.Main("consumers", args, func(ctx context.Context, cfg consumersd.Config, args []string, log *slog.Logger) error {
-		cfg.CallTime = limit
+		cfg.CallTime, cfg.LookEvery = limit, 10*time.Second
 		return consumersd.Run(ctx, cfg, args, log)
 	})
 }

@@ -22,9 +22,10 @@ const (
 	// mostAsked and mostTaken bound a round; the rest comes in the next.
 	mostAsked = 500
 	mostTaken = 2000
-	// lateAfter is how long a text may be due before it is taken up beside the durable.
-	// Its change comes again until then, unless a server has lost track of it.
-	lateAfter = 2 * time.Minute
+	// lateAfter is for how many leases a text may be due before it is taken up beside the
+	// durable: two minutes. Its change comes again until then, unless a server has lost
+	// track of it.
+	lateAfter = 4
 )
 
 // A Walk yields all sms.* records of the bucket as messages, some at a time.
@@ -95,7 +96,7 @@ func (s *Sender) late(r contracts.SMS, stored time.Time) bool {
 	if stored.After(from) {
 		from = stored
 	}
-	return open && s.o.Now().Sub(from) > lateAfter
+	return open && s.o.Now().Sub(from) > lateAfter*s.o.Lease
 }
 
 // ask asks Twilio what has become of a text. Only a fault of our account is an error: what

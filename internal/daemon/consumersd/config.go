@@ -64,6 +64,8 @@ type Config struct {
 	// CallTime is how long a call to Twilio may take, for tests that can't wait for the
 	// lease of a text, which is three times that. 0: sms.Timeout.
 	CallTime time.Duration `ignored:"true"`
+	// LookEvery is how often texts are looked after, for tests alike; 0: lookEvery.
+	LookEvery time.Duration `ignored:"true"`
 }
 
 // Validate names the variables that can't be right.

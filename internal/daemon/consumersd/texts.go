@@ -1,6 +1,7 @@
 package consumersd
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -18,7 +19,8 @@ const (
 )
 
 func (p *parts) lookAfterTexts(ctx context.Context, s *sms.Sender) {
-	for every := firstLook; ; every = lookEvery {
+	usual := cmp.Or(p.cfg.LookEvery, lookEvery)
+	for every := min(firstLook, usual); ; every = usual {
 		select {
 		case <-ctx.Done():
 			return
