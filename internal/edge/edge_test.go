@@ -457,9 +457,12 @@ func TestOverload(t *testing.T) {
 			}
 		})
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for waiting.Load() < 126 && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(2 * time.Minute); waiting.Load() < 126; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) || t.Failed() {
+			close(release) // or all would wait for ever
+			wg.Wait()
+			t.Fatalf("%d of 126 bodies are in hand", waiting.Load())
+		}
 	}
 	res, _ := r.do(http.MethodPost, large("evt_more"))
 	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
