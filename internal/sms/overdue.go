@@ -39,9 +39,10 @@ type Round struct {
 
 // LookAfter sees to the texts that wait for something which may never come. Those that
 // Twilio has taken an hour ago and nobody has told of since are asked after, and the answer
-// is recorded as the webhook would have been. Those that are due for minutes are handled as
-// if their change had come again. Several processes may do it at once.
-func (s *Sender) LookAfter(ctx context.Context, walk Walk) (Round, error) {
+// is recorded as the webhook would have been; only where ask says so, since each is a call.
+// Those that are due for minutes are handled as if their change had come again. Several
+// processes may do it at once.
+func (s *Sender) LookAfter(ctx context.Context, walk Walk, ask bool) (Round, error) {
 	var done Round
 	var late []contracts.Message
 	untold := map[string]string{} // SIDs by key
@@ -54,7 +55,7 @@ func (s *Sender) LookAfter(ctx context.Context, walk Walk) (Round, error) {
 			switch {
 			case s.late(r, m.Time) && len(late) < mostTaken:
 				late = append(late, m)
-			case s.untold(r) && len(untold) < mostAsked:
+			case ask && s.untold(r) && len(untold) < mostAsked:
 				untold[contracts.KeyOfSubject(m.Subject)] = r.SID
 			}
 		}

@@ -769,14 +769,14 @@ func TestMissingStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if round, err := s.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{}) {
+	if round, err := s.LookAfter(t.Context(), r.walk, true); err != nil || round != (sms.Round{}) {
 		t.Errorf("asked after texts of just now: %+v, %v", round, err)
 	}
 	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(2 * time.Hour) } })
 	eventually(t, 10*time.Second, "the stand-in delivers", func() bool {
 		return r.twilio.Messages()[0].Status == "delivered" && r.twilio.Messages()[1].Status == "undelivered"
 	})
-	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{Learnt: 3}) {
+	if round, err := later.LookAfter(t.Context(), r.walk, true); err != nil || round != (sms.Round{Learnt: 3}) {
 		t.Errorf("%+v, %v", round, err)
 	}
 	if got := r.text(0).Status; got != contracts.SMSDelivered {
@@ -788,7 +788,7 @@ func TestMissingStatus(t *testing.T) {
 	if l := get[contracts.Lead](r, contracts.KeyLead("1001")); l.Status != contracts.LeadNew {
 		t.Errorf("contacted by a text that did not arrive: %s", l.Status)
 	}
-	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{}) {
+	if round, err := later.LookAfter(t.Context(), r.walk, true); err != nil || round != (sms.Round{}) {
 		t.Errorf("asked again: %+v, %v", round, err)
 	}
 }
@@ -800,7 +800,7 @@ func TestOverdueTextsAreTakenUp(t *testing.T) {
 	r := newRig(t)
 	r.queue(0, 1, 2)
 	s := r.patient()
-	if round, err := s.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{}) {
+	if round, err := s.LookAfter(t.Context(), r.walk, true); err != nil || round != (sms.Round{}) {
 		t.Fatalf("texts of just now: %+v, %v", round, err)
 	}
 	waits := r.text(1)
@@ -812,7 +812,7 @@ func TestOverdueTextsAreTakenUp(t *testing.T) {
 	r.put(contracts.KeySMS(contracts.SMSWelcome, "1002"), claimed)
 
 	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(10 * time.Minute) } })
-	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round != (sms.Round{Taken: 2}) {
+	if round, err := later.LookAfter(t.Context(), r.walk, true); err != nil || round != (sms.Round{Taken: 2}) {
 		t.Errorf("%+v, %v", round, err)
 	}
 	for _, n := range []int{0, 2} {
@@ -823,7 +823,7 @@ func TestOverdueTextsAreTakenUp(t *testing.T) {
 	if got := r.text(1); got.Status != contracts.SMSQueued {
 		t.Errorf("the text that waits is %s", got.Status)
 	}
-	if round, err := later.LookAfter(t.Context(), r.walk); err != nil || round.Taken != 0 {
+	if round, err := later.LookAfter(t.Context(), r.walk, true); err != nil || round.Taken != 0 {
 		t.Errorf("again: %+v, %v", round, err)
 	}
 	if n := len(r.twilio.Messages()); n != 2 {

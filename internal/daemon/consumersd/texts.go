@@ -16,19 +16,25 @@ import (
 const (
 	firstLook = time.Minute
 	lookEvery = 5 * time.Minute
+	// askEvery is the least time between two questions to Twilio about the same text.
+	askEvery = 30 * time.Minute
 )
 
 func (p *parts) lookAfterTexts(ctx context.Context, s *sms.Sender) {
-	usual := cmp.Or(p.cfg.LookEvery, lookEvery)
+	usual, asked := cmp.Or(p.cfg.LookEvery, lookEvery), time.Now()
 	for every := min(firstLook, usual); ; every = usual {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(every/2 + rand.N(every)):
 		}
+		ask := time.Since(asked) >= askEvery
+		if ask {
+			asked = time.Now()
+		}
 		round, err := s.LookAfter(ctx, func(ctx context.Context, yield func([]contracts.Message) error) error {
 			return bus.Records(ctx, p.js, []string{"sms."}, yield)
-		})
+		}, ask)
 		switch {
 		case ctx.Err() != nil:
 			return
