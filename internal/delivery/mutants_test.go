@@ -87,34 +87,10 @@ func TestMutantOnItsWay(t *testing.T) {
 	}
 }
 
-// What a person reads of the texts that were lost on a day: what Twilio's error means
-// and where it is explained, the first webhook that told of it, and a command that lists
-// the texts.
-// https://www.twilio.com/docs/api/errors
-func TestMutantWhatALostTextSays(t *testing.T) {
+// Where too many incidents are open, those of lost texts join one of their own kind. What
+// one of them says is in TestWhatAnIncidentSaysOfLostTexts.
+func TestMutantManyLostTexts(t *testing.T) {
 	b := newBench(t)
-	for code, what := range map[int]string{
-		30002: "Twilio's error 30002 (account suspended), https://www.twilio.com/docs/api/errors/30002",
-		30003: "Twilio's error 30003 (handset unreachable), https://www.twilio.com/docs/api/errors/30003",
-		30004: "Twilio's error 30004 (blocked by the recipient), https://www.twilio.com/docs/api/errors/30004",
-		30005: "Twilio's error 30005 (unknown number), https://www.twilio.com/docs/api/errors/30005",
-		30006: "Twilio's error 30006 (landline, or carrier out of reach), https://www.twilio.com/docs/api/errors/30006",
-		30007: "Twilio's error 30007 (filtered by the carrier), https://www.twilio.com/docs/api/errors/30007",
-		30008: "Twilio's error 30008 (unknown error), https://www.twilio.com/docs/api/errors/30008",
-		30034: "Twilio's error 30034 (sender not registered), https://www.twilio.com/docs/api/errors/30034",
-		63016: "Twilio's error 63016, https://www.twilio.com/docs/api/errors/63016",
-		0:     "no error code",
-	} {
-		id := "sms-lost-" + strconv.Itoa(code) + "-2026-11-02"
-		b.news(contracts.KeySMS(contracts.SMSPaymentFailed, strconv.Itoa(code)), contracts.SMS{Kind: contracts.SMSPaymentFailed}, delivery.News{
-			Status: "undelivered", Code: code, At: morning,
-			Message: contracts.Message{Stream: contracts.StreamWebhooks, Subject: "webhooks.twilio.status.SM1", Sequence: uint64(code) + 1}})
-		b.wantIncident(contracts.Incident{ID: id, At: morning, LastAt: morning, Count: 1, Severity: contracts.SeverityWarning, Consumer: "sms",
-			Stream: contracts.StreamWebhooks, Subject: "webhooks.twilio.status.SM1", Sequence: uint64(code) + 1,
-			Reason: "texts did not arrive: " + what + "; the records of these texts are undelivered or failed, and their leads are not contacted",
-			Action: "nats kv ls crm 'sms.payment_failed.>'"})
-	}
-	// Where too many incidents are open, those of lost texts join one of their own kind.
 	update(t, b.store, func(tx *state.Tx) error {
 		for n := range 60 {
 			if err := incident.Raise(tx, incident.Report{ID: "other-" + strconv.Itoa(n), Consumer: "leads", Reason: outcome.Auth, Severity: contracts.SeverityError, At: morning, Text: "x"}); err != nil {
