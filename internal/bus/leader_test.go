@@ -63,7 +63,10 @@ func (r *rig) forget(n int) (data []string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for len(data) < n {
+	for deadline := time.Now().Add(time.Minute); len(data) < n; {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("the server gave %d of %d messages", len(data), n)
+		}
 		batch, err := c.Fetch(n-len(data), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
 			r.t.Fatal(err)

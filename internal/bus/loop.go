@@ -40,6 +40,7 @@ type Options struct {
 	Max     int           // messages at a time; as many as are waiting, up to this
 	Gather  time.Duration // least time between two batches of a worker, to gather more; see gather
 	Workers int           // handlers side by side; 1 unless the order of effects allows more
+	Overdue time.Duration // how late what was handed back may come again; 0: DefaultOverdue
 	Group   string        // priority group of a durable with one active client
 	Store   *state.Store  // where incidents are recorded
 	Log     *slog.Logger
@@ -86,6 +87,7 @@ type Loop struct {
 	mu       sync.Mutex
 	held     map[jetstream.Msg]time.Time // fetched and not settled, with the time of the last sign of life
 	failures map[uint64]int              // of messages that come again, by sequence
+	owed     map[uint64]time.Time        // when what was handed back is due to come again, by sequence
 
 	trying sync.Mutex // held by the worker that handles, while the gate is closed
 	gateMu sync.Mutex
@@ -104,6 +106,9 @@ func NewLoop(js jetstream.JetStream, o Options) (*Loop, error) {
 		return nil, fmt.Errorf("loop of %q: an option is missing", o.Durable)
 	}
 	o.Max = max(1, o.Max)
+	if o.Overdue == 0 {
+		o.Overdue = DefaultOverdue
+	}
 	o.Workers = max(1, o.Workers)
 	for _, r := range outcome.Reasons() { // of a counter that begins at its first event Prometheus sees no increase
 		o.Metrics.done.WithLabelValues(o.Durable, string(outcome.KindBlocked), string(r))
@@ -111,7 +116,7 @@ func NewLoop(js jetstream.JetStream, o Options) (*Loop, error) {
 	log := o.Log.With("durable", o.Durable)
 	return &Loop{
 		o: o, name: o.Durable, js: js, store: o.Store, log: log, done: o.Metrics.done,
-		queue: make(chan delivery, max(o.Max, o.Workers)), held: map[jetstream.Msg]time.Time{}, failures: map[uint64]int{}, gate: gate{log: log},
+		queue: make(chan delivery, max(o.Max, o.Workers)), held: map[jetstream.Msg]time.Time{}, failures: map[uint64]int{}, owed: map[uint64]time.Time{}, gate: gate{log: log},
 	}, nil
 }
 
@@ -145,6 +150,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer unwatch()
 	if l.o.Group == "" { // the one writer of a group looks at the bucket as a whole by itself
 		alive.Go(func() { l.followLeader(watch, work, info) })
+		alive.Go(func() { l.followOverdue(watch, work) })
 	}
 
 	err = l.fetch(ctx, consumer)
@@ -234,6 +240,7 @@ func (l *Loop) accept(ctx context.Context, raw jetstream.Msg) {
 	l.mu.Lock()
 	l.held[raw] = time.Now()
 	msg.Failures = l.failures[msg.Sequence]
+	delete(l.owed, msg.Sequence)
 	l.mu.Unlock()
 	l.queue <- delivery{raw, msg}
 }

@@ -67,7 +67,7 @@ func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 		if !errors.As(err, &r) {
 			if rerr := l.record(ctx, d.msg, o); rerr != nil {
 				l.log.Error("incident not recorded, the message comes again", "message", d.msg, "reason", rerr.Error())
-				said = d.raw.NakWithDelay(retryAfter(d.msg, o))
+				said = l.handBack(d, retryAfter(d.msg, o))
 				break
 			}
 		}
@@ -80,7 +80,7 @@ func (l *Loop) settle(ctx context.Context, d delivery, err error) {
 			l.log.Warn("message comes again", "message", d.msg, "kind", o.Reason, "in", wait.String(), "reason", err.Error())
 		}
 		l.done.WithLabelValues(l.name, string(o.Kind), string(o.Reason)).Inc()
-		said = d.raw.NakWithDelay(wait)
+		said = l.handBack(d, wait)
 	}
 	if said != nil && !errors.Is(said, jetstream.ErrMsgAlreadyAckd) {
 		// The server delivers it again after ack_wait; every effect stands that.
