@@ -114,6 +114,9 @@ func (b *Billing) Decide(tx *state.Tx, e Event) error {
 	if e.about.customer == "" {
 		return nil
 	}
+	if err := tx.Need(e.keys()...); err != nil {
+		return err
+	}
 	accounts, ready, err := b.account(tx, e)
 	if err != nil || !ready {
 		return err
@@ -138,6 +141,18 @@ func (b *Billing) Decide(tx *state.Tx, e Event) error {
 		return suppress(tx, e.invoice.id, ch.attempts)
 	}
 	return nil
+}
+
+// keys are those of the records that most events of its kind come to read.
+func (e Event) keys() []string {
+	keys := []string{contracts.KeyStripe, contracts.KeyCustomer(e.about.customer)}
+	if e.about.subscription != "" {
+		keys = append(keys, contracts.KeySubscription(e.about.subscription))
+	}
+	if e.invoice != nil && e.invoice.closed != "" {
+		keys = append(keys, keysOfTexts(e.invoice.id, e.invoice.attempts-1)...) // the last one succeeded
+	}
+	return keys
 }
 
 // load reads the customer that an event is about and all its subscriptions. Ids of test

@@ -88,7 +88,7 @@ func (e *Event) readInvoice(object json.RawMessage, eventType string) error {
 		created = e.at
 	}
 	f := &invoiceFact{id: o.ID, created: created, first: o.BillingReason == "subscription_create",
-		amount: o.AmountDue, currency: strings.ToLower(o.Currency), url: o.URL}
+		attempts: o.AttemptCount, amount: o.AmountDue, currency: strings.ToLower(o.Currency), url: o.URL}
 	if o.AmountRemaining != nil {
 		f.amount = *o.AmountRemaining
 	}

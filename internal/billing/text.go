@@ -96,10 +96,7 @@ func (b *Billing) recipient(tx *state.Tx, c contracts.Customer) (phone.Number, e
 
 // suppress takes back texts on an invoice that are not on their way yet.
 func suppress(tx *state.Tx, invoice string, attempts int) error {
-	var keys []string
-	for n := range attempts {
-		keys = append(keys, contracts.KeySMS(contracts.SMSPaymentFailed, fmt.Sprintf("%s.%d", invoice, n+1)))
-	}
+	keys := keysOfTexts(invoice, attempts)
 	if err := tx.Need(keys...); err != nil {
 		return err
 	}
@@ -117,6 +114,15 @@ func suppress(tx *state.Tx, invoice string, attempts int) error {
 		}
 	}
 	return nil
+}
+
+// keysOfTexts are those of the texts about an invoice's first failed attempts.
+func keysOfTexts(invoice string, attempts int) []string {
+	var keys []string
+	for n := range min(attempts, mostAttempts) {
+		keys = append(keys, contracts.KeySMS(contracts.SMSPaymentFailed, fmt.Sprintf("%s.%d", invoice, n+1)))
+	}
+	return keys
 }
 
 // decimals of currencies that do not have two.

@@ -121,7 +121,7 @@ func (b *bench) run(processes, most int) time.Duration {
 		if err != nil {
 			b.tb.Fatal(err)
 		}
-		loop, err := bus.NewLoop(js, bus.Options{Stream: contracts.StreamWebhooks, Durable: contracts.Billing, Max: most,
+		loop, err := bus.NewLoop(js, bus.Options{Stream: contracts.StreamWebhooks, Durable: contracts.Billing, Max: most, Workers: 2,
 			Handle: bus.Fold(contracts.Billing, store, 1, bl.Prepare, bl.Decide), Store: store,
 			Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: bus.NewMetrics(reg)})
 		if err != nil {

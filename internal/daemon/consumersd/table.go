@@ -39,8 +39,9 @@ type row struct {
 // table is every durable there is, in the order of a webhook's way.
 func table() []row {
 	return []row{
-		// Decide: a fold of some hundreds costs as much as one event.
-		{durable: contracts.Billing, stream: contracts.StreamWebhooks, max: 400, handler: (*parts).billing},
+		// Decide: a fold of some hundreds costs as much as one event. While one batch commits,
+		// another is decoded.
+		{durable: contracts.Billing, stream: contracts.StreamWebhooks, max: 400, workers: 2, handler: (*parts).billing},
 		// Reads from Graph take their time, and some hang: many batches side by side, whose
 		// leads are committed together as they come.
 		{durable: contracts.Leads, stream: contracts.StreamWebhooks, max: 4, workers: 256, handler: (*parts).leads},
