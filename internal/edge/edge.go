@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/webhook"
 	"leadpipe/internal/webhook/facebook"
 	"leadpipe/internal/webhook/stripe"
 	"leadpipe/internal/webhook/twilio"
@@ -103,10 +104,34 @@ func New(o Options) (*Edge, error) {
 	}
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(e.answered, e.took, e.inHand, e.unnamed)
+		e.countSecrets()
 	}
 	e.routes()
 	e.zero()
 	return e, nil
+}
+
+// countSecrets registers how many signatures each secret has made, by its place in the
+// variable, from 1: while one is being rolled it shows when the former is no longer needed.
+func (e *Edge) countSecrets() {
+	keys := map[string]webhook.Keys{}
+	if e.o.Stripe != nil {
+		keys["stripe"] = e.o.Stripe.Keys()
+	}
+	if e.o.Facebook != nil {
+		keys["facebook"] = e.o.Facebook.Keys()
+	}
+	if e.o.Twilio != nil {
+		keys["twilio"] = e.o.Twilio.Keys()
+	}
+	for provider, ks := range keys {
+		for i := range ks {
+			e.o.Registerer.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name: "edge_signatures_total", Help: "Webhooks that a secret has signed, by its place in the variable, from 1.",
+				ConstLabels: prometheus.Labels{"provider": provider, "secret": strconv.Itoa(i + 1)},
+			}, func() float64 { return float64(ks.Matched()[i]) }))
+		}
+	}
 }
 
 // zero makes the counters begin at nothing for what somebody is woken for: of one that

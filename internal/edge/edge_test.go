@@ -71,7 +71,7 @@ func start(t testing.TB, p edge.Publisher, change ...func(*edge.Options)) *rig {
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.edge.ServeHTTP(w, req) }))
 	t.Cleanup(ts.Close)
 	r.url = ts.URL
-	s, err := stripe.New([]string{"whsec_1"}, 5*time.Minute)
+	s, err := stripe.New([]string{"whsec_next", "whsec_1"}, 5*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -769,6 +769,9 @@ func TestAnswersAreCounted(t *testing.T) {
 		`edge_requests_total{provider="stripe",reason="",status="200"} 1`,
 		`edge_requests_total{provider="facebook",reason="signature",status="403"} 1`,
 		`edge_leads_unnamed_total 1`,
+		`edge_signatures_total{provider="stripe",secret="1"} 0`,
+		`edge_signatures_total{provider="stripe",secret="2"} 1`,
+		`edge_signatures_total{provider="facebook",secret="1"} 1`,
 		`edge_request_seconds_count{provider="facebook"} 2`,
 		`edge_requests_in_hand 0`,
 	} {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"hash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"leadpipe/contracts"
@@ -28,17 +29,33 @@ var (
 // ErrNoSecret refuses a verifier that would accept anything.
 var ErrNoSecret = errors.New("a webhook secret is missing or empty")
 
-// Secrets checks that there is at least one secret and that none is empty.
-func Secrets(secrets []string) error {
+// NewKeys makes a key of each secret, e.g. with sha256.New. There has to be at least one,
+// and none may be empty.
+func NewKeys(h func() hash.Hash, secrets []string) (Keys, error) {
 	if len(secrets) == 0 {
-		return ErrNoSecret
+		return nil, ErrNoSecret
 	}
-	for _, s := range secrets {
+	keys := make(Keys, len(secrets))
+	for i, s := range secrets {
 		if s == "" {
-			return ErrNoSecret
+			return nil, ErrNoSecret
 		}
+		keys[i] = NewKey(h, s)
 	}
-	return nil
+	return keys, nil
+}
+
+// Keys are those of a provider's secrets, in their order: several while one is being
+// rolled.
+type Keys []*Key
+
+// Matched says how many signatures each key has made.
+func (ks Keys) Matched() []uint64 {
+	n := make([]uint64, len(ks))
+	for i, k := range ks {
+		n[i] = k.matched.Load()
+	}
+	return n
 }
 
 // Message names a message with the CloudEvents attributes of binary mode. id is the
@@ -68,13 +85,24 @@ func Hex(sum []byte, text string) bool {
 
 // A Key makes HMACs under one secret. It is safe for concurrent use, and keeps what it
 // has prepared for the next.
-type Key struct{ pool sync.Pool }
+type Key struct {
+	pool    sync.Pool
+	matched atomic.Uint64
+}
 
 // NewKey makes a key of a secret, e.g. with sha256.New.
 func NewKey(h func() hash.Hash, secret string) *Key {
 	k := &Key{}
 	k.pool.New = func() any { return &MAC{key: k, hash: hmac.New(h, []byte(secret))} }
 	return k
+}
+
+// Count counts a signature if it is the key's, and gives back whether it is.
+func (k *Key) Count(match bool) bool {
+	if match {
+		k.matched.Add(1)
+	}
+	return match
 }
 
 // mostKept bounds the memory that is kept for the next HMAC.

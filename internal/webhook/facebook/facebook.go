@@ -21,7 +21,7 @@ import (
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	keys  []*webhook.Key
+	keys  webhook.Keys
 	token string
 }
 
@@ -29,15 +29,15 @@ type Verifier struct {
 // the subscription's challenge to whoever knows the token. Without a token it answers
 // nobody.
 func New(secrets []string, verifyToken string) (*Verifier, error) {
-	if err := webhook.Secrets(secrets); err != nil {
+	keys, err := webhook.NewKeys(sha256.New, secrets)
+	if err != nil {
 		return nil, fmt.Errorf("facebook: %w", err)
 	}
-	v := &Verifier{token: verifyToken}
-	for _, s := range secrets {
-		v.keys = append(v.keys, webhook.NewKey(sha256.New, s))
-	}
-	return v, nil
+	return &Verifier{keys: keys, token: verifyToken}, nil
 }
+
+// Keys are those of the app secrets.
+func (v *Verifier) Keys() webhook.Keys { return v.keys }
 
 // Challenge answers Meta's GET: the challenge to echo, and whether to.
 func (v *Verifier) Challenge(query url.Values) (string, bool) {
@@ -179,7 +179,7 @@ func (v *Verifier) signed(body []byte, header string) bool {
 	for _, key := range v.keys {
 		m := key.Begin()
 		m.Bytes(body)
-		ok = hmac.Equal(sum[:], m.Sum()) || ok
+		ok = key.Count(hmac.Equal(sum[:], m.Sum())) || ok
 		m.Close()
 	}
 	return ok

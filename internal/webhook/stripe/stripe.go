@@ -22,25 +22,25 @@ import (
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	keys      []*webhook.Key
+	keys      webhook.Keys
 	tolerance time.Duration
 }
 
 // New makes a verifier that takes a signature by any of the secrets (several while one
 // is being rolled) whose time is at most tolerance from now, to either side.
 func New(secrets []string, tolerance time.Duration) (*Verifier, error) {
-	if err := webhook.Secrets(secrets); err != nil {
+	keys, err := webhook.NewKeys(sha256.New, secrets)
+	if err != nil {
 		return nil, fmt.Errorf("stripe: %w", err)
 	}
 	if tolerance <= 0 {
 		return nil, fmt.Errorf("stripe: tolerance %v is not positive", tolerance)
 	}
-	v := &Verifier{tolerance: tolerance}
-	for _, s := range secrets {
-		v.keys = append(v.keys, webhook.NewKey(sha256.New, s))
-	}
-	return v, nil
+	return &Verifier{keys: keys, tolerance: tolerance}, nil
 }
+
+// Keys are those of the secrets.
+func (v *Verifier) Keys() webhook.Keys { return v.keys }
 
 // Messages verifies a body by its Stripe-Signature header and names the event in it.
 // The message holds the body byte for byte. Errors: webhook.ErrSignature,
@@ -120,9 +120,11 @@ func (v *Verifier) signed(body []byte, header string, now time.Time) bool {
 	ok := false
 	for _, key := range v.keys {
 		m := mac(key, timestamp, body)
+		match := false
 		for i := range sums[:n] {
-			ok = hmac.Equal(sums[i][:], m.Sum()) || ok
+			match = hmac.Equal(sums[i][:], m.Sum()) || match
 		}
+		ok = key.Count(match) || ok
 		m.Close()
 	}
 	return ok

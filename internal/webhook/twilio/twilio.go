@@ -35,23 +35,21 @@ type Options struct {
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
 	o     Options
-	keys  []*webhook.Key
+	keys  webhook.Keys
 	bases []string // the public URL as Twilio may sign it: with its default port written out, say, or its port left out
 }
 
 // New makes a verifier.
 func New(o Options) (*Verifier, error) {
-	if err := webhook.Secrets(o.Tokens); err != nil {
+	keys, err := webhook.NewKeys(sha1.New, o.Tokens)
+	if err != nil {
 		return nil, fmt.Errorf("twilio: %w", err)
 	}
 	u, err := url.Parse(o.PublicURL)
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("twilio: the public URL is not a URL")
 	}
-	v := &Verifier{o: o}
-	for _, token := range o.Tokens {
-		v.keys = append(v.keys, webhook.NewKey(sha1.New, token))
-	}
+	v := &Verifier{o: o, keys: keys}
 	v.add(*u)
 	// Twilio signs the URL as it was typed into its console, but for a user and password,
 	// which it sends as a header, and a host in capitals, which it calls in small letters.
@@ -71,6 +69,9 @@ func New(o Options) (*Verifier, error) {
 	}
 	return v, nil
 }
+
+// Keys are those of the auth tokens.
+func (v *Verifier) Keys() webhook.Keys { return v.keys }
 
 // add enters a form of the public URL that Twilio may have signed.
 func (v *Verifier) add(u url.URL) {
@@ -136,12 +137,14 @@ func (v *Verifier) verified(body []byte, requestURI, signature string) (form, er
 	given := append(make([]byte, 0, len(buf)), signature...)
 	ok = false
 	for _, key := range v.keys {
+		match := false
 		for _, base := range v.bases {
 			m := key.Begin()
 			f.sign(m, base, requestURI)
-			ok = hmac.Equal(base64.StdEncoding.AppendEncode(buf[:0], m.Sum()), given) || ok
+			match = hmac.Equal(base64.StdEncoding.AppendEncode(buf[:0], m.Sum()), given) || match
 			m.Close()
 		}
+		ok = key.Count(match) || ok
 	}
 	if !ok || v.o.Account != "" && f.get("AccountSid") != v.o.Account {
 		return nil, webhook.ErrSignature
