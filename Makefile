@@ -15,7 +15,7 @@ BROWSER := $(shell command -v "$${CHROMIUM:-/usr/bin/chromium}" || command -v ch
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-browser race fuzz mutants nightly stress stress-browser chaos cluster bench lint ci streams-diff streams-apply
+.PHONY: help demo run build test test-browser race fuzz mutants nightly stress stress-browser chaos cluster bench lint gosec ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,10 @@ lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+gosec: ## look for insecure code; what is let pass, and why, is in internal/tools/gosec/exceptions.md
+	$(GO) -C internal/tools/gosec build -o $(CURDIR)/bin/gosec github.com/securego/gosec/v2/cmd/gosec
+	bin/gosec -quiet -exclude-rules "$$(sed -n 's/^- `\(.*\)`: .*/\1/p' internal/tools/gosec/exceptions.md | paste -sd ';' -)" ./...
 
 ci: ## what CI runs
 	./.ci/run

@@ -132,8 +132,7 @@ func TestUnfinishedRequestDoesNotHoldTheEnd(t *testing.T) {
 	}
 }
 
-// The edge starts before its server does, says that it is not ready, and takes
-// webhooks as soon as the server is there and again after it was away.
+// Without its server the edge answers 503, and it takes webhooks again once that is back.
 func TestServerComesAndGoes(t *testing.T) {
 	t.Parallel()
 	s := natstest.New(t)
