@@ -15,7 +15,7 @@ BROWSER := $(shell command -v "$${CHROMIUM:-/usr/bin/chromium}" || command -v ch
 SERVER ?= nats://operator:operator@127.0.0.1:4222
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test test-browser race fuzz mutants nightly stress stress-browser chaos cluster bench lint gosec ci streams-diff streams-apply
+.PHONY: help demo run build test test-browser race fuzz mutants nightly stress stress-browser chaos cluster bench bench-table lint gosec ci streams-diff streams-apply
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,8 +74,11 @@ chaos: ## kill, freeze and end the programs for 2 minutes while providers fail, 
 cluster: ## three servers from nats.conf, edge, consumers and traffic, to be killed by hand
 	@$(QUICK) run ./cmd/sandbox cluster
 
+bench-table: build ## measure the programs beside the raw ceilings of the same run; writes docs/bench.md and docs/bench.json
+	$(QUICK) run ./cmd/sandbox bench
+
 bench: export GOFLAGS :=
-bench: ## the benchmarks, beside the raw JetStream ceiling of the same run
+bench: bench-table ## the same, then the Go benchmarks of the parts, for half an hour
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
 lint: ## gofmt, vet, staticcheck

@@ -2,7 +2,8 @@
 // Twilio and Google: `sandbox demo` sends the example webhooks and shows what each one
 // caused, `sandbox run` stays, with a page to drive it, and `sandbox vendors` is the
 // stand-ins alone, for an edge and consumers that are started by hand. `sandbox chaos` and
-// `sandbox cluster` run the programs as processes of their own, and are hard on them.
+// `sandbox cluster` run the programs as processes of their own, and are hard on them;
+// `sandbox bench` measures those of bin/.
 package main
 
 import (
@@ -30,21 +31,26 @@ type config struct {
 	Without  string `envconfig:"SANDBOX_WITHOUT" desc:"consumers that are left out, comma-separated, e.g. sms: demo then fails"`
 	Verbose  bool   `envconfig:"SANDBOX_VERBOSE" default:"false" desc:"show the programs' log"`
 
-	Seed   int           `envconfig:"CHAOS_SEED" default:"0" desc:"what sandbox chaos is drawn from; 0: a random one"`
-	Length time.Duration `envconfig:"CHAOS_TIME" default:"2m" desc:"how long its traffic and blows last; coming to rest takes another minute"`
+	Seed     int           `envconfig:"CHAOS_SEED" default:"0" desc:"what sandbox chaos is drawn from; 0: a random one"`
+	Length   time.Duration `envconfig:"CHAOS_TIME" default:"2m" desc:"how long its traffic and blows last; coming to rest takes another minute"`
+	Bin      string        `envconfig:"BENCH_BIN" default:"bin" desc:"where make build has put the programs that sandbox bench measures"`
+	BenchOut string        `envconfig:"BENCH_OUT" default:"docs" desc:"where it writes bench.json and bench.md"`
 }
 
 func main() {
 	chaos.Child() // does not return in a program of chaos or of a cluster
-	os.Exit(daemon.Main("sandbox demo|run|vendors|chaos|cluster: the whole pipeline on one machine, with stand-ins for the world, or these alone", os.Args[1:], run))
+	os.Exit(daemon.Main("sandbox demo|run|vendors|chaos|cluster|bench: the whole pipeline on one machine, with stand-ins for the world, or these alone", os.Args[1:], run))
 }
 
 func run(ctx context.Context, cfg config, args []string, log *slog.Logger) (err error) {
-	if len(args) != 1 || !slices.Contains([]string{"demo", "run", "vendors", "chaos", "cluster"}, args[0]) {
-		return errors.New("say what to do: sandbox demo, run, vendors, chaos or cluster")
+	if len(args) != 1 || !slices.Contains([]string{"demo", "run", "vendors", "chaos", "cluster", "bench"}, args[0]) {
+		return errors.New("say what to do: sandbox demo, run, vendors, chaos, cluster or bench")
 	}
 	if args[0] == "chaos" || args[0] == "cluster" {
 		return hard(ctx, cfg, args[0])
+	}
+	if args[0] == "bench" {
+		return measure(ctx, cfg)
 	}
 	if args[0] == "vendors" {
 		s, err := sandbox.Vendors(filepath.Join("data", "service-account.json"))
