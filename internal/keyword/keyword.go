@@ -98,11 +98,14 @@ type judgement struct {
 
 // alone judges a text that is one word, or two that are one.
 func alone(words []word) (judgement, bool) {
-	joined := ""
-	for _, w := range words {
+	if len(words) > 2 || amounts(words[0].text) != "" {
+		return judgement{}, false
+	}
+	joined := words[0].text
+	for _, w := range words[1:] {
 		joined += w.text
 	}
-	if len(words) > 2 || len(joined) > 20 || amounts(words[0].text) != "" {
+	if len(joined) > 20 {
 		return judgement{}, false
 	}
 	switch bare := strings.TrimRight(joined, "0123456789"); {

@@ -18,35 +18,41 @@ type word struct {
 // word ("S T O P"), and so is what dots and dashes hold together ("S.T.O.P", "opt-out" is
 // two words that stand together).
 func split(text string) []word {
-	var words []word
-	var b strings.Builder
+	text = normalise(text)
+	words := make([]word, 0, usual)
 	clause := false
-	flush := func() {
-		if b.Len() > 0 {
-			words = append(words, word{b.String(), clause})
-			b.Reset()
-			clause = false
+	begin := -1 // of the word that is being read
+	end := func(at int) (single bool) {
+		if begin < 0 {
+			return false
 		}
+		words = append(words, word{text[begin:at], clause})
+		single = at-begin == 1
+		begin, clause = -1, false
+		return single
 	}
-	for _, r := range normalise(text) {
+	for i, r := range text {
 		switch {
 		case unicode.IsLetter(r) || unicode.IsDigit(r):
-			b.WriteRune(r)
+			if begin < 0 {
+				begin = i
+			}
 		case strings.ContainsRune(",;:!?\n\r…", r):
-			flush()
+			end(i)
 			clause = true
 		case r == '.':
 			// The end of a sentence, unless it stands between single letters.
-			single := b.Len() == 1
-			flush()
-			clause = !single
+			clause = !end(i)
 		default:
-			flush()
+			end(i)
 		}
 	}
-	flush()
+	end(len(text))
 	return together(words)
 }
+
+// usual is how many words most texts have at the most.
+const usual = 16
 
 // spaced is the least number of single letters that make a word.
 const spaced = 3
@@ -54,7 +60,7 @@ const spaced = 3
 // together joins runs of single letters. French has words of one letter, of which two may
 // stand together ("n y"), but not three.
 func together(words []word) []word {
-	var out []word
+	out := words[:0] // never longer than what was read
 	for i := 0; i < len(words); {
 		n := i
 		for n < len(words) && len([]rune(words[n].text)) == 1 && unicode.IsLetter([]rune(words[n].text)[0]) {
