@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -224,8 +225,15 @@ func TestFourProcessesAreAsGoodAsOne(t *testing.T) {
 		}
 	}
 	for k := range got {
-		// Whether a text is queued depends on what was known when the failure came.
-		if len(k) > 4 && k[:4] == "sms." {
+		switch kind, _, _ := strings.Cut(k, "."); {
+		case kind == "sms": // whether a text is queued depends on what was known when the failure came
+			continue
+		case kind == "incident": // of invoices that came a day before any snapshot, in that order
+			if !strings.Contains(got[k], `"resolved_at"`) {
+				t.Errorf("an incident stays open: %s", got[k])
+			}
+			continue
+		case k == contracts.KeyIncidentIndex:
 			continue
 		}
 		if d := cmp.Diff(want[k], got[k]); d != "" {
