@@ -60,6 +60,9 @@ type run struct {
 
 // Run measures everything.
 func Run(ctx context.Context, o Options) (r Report, err error) {
+	if o.Bin, err = filepath.Abs(o.Bin); err != nil { // each program runs in a directory of its own
+		return r, fmt.Errorf("finding the programs: %w", err)
+	}
 	m := &run{Options: o, source: newSource(webhookBytes)}
 	_, body := m.source.webhook()
 	m.report = Report{Date: time.Now().UTC().Truncate(time.Second), Machine: machine(), Go: runtime.Version(), Bytes: len(body),
@@ -126,10 +129,7 @@ func (m *run) start(context.Context) error {
 	if err != nil {
 		return err
 	}
-	edge, err := filepath.Abs(filepath.Join(m.Bin, "edge"))
-	if err != nil {
-		return err
-	}
+	edge := filepath.Join(m.Bin, "edge")
 	conf := filepath.Join(m.Dir, "nats.conf")
 	if err := configuration(m.Conf, conf, addrs[0], filepath.Join(m.Dir, "store")); err != nil {
 		return err
@@ -200,17 +200,20 @@ func (m *run) message(id string, body []byte) *nats.Msg {
 	return msg
 }
 
+// batch publishes n webhooks in one atomic batch.
+func (m *run) batch(ctx context.Context, n int) error {
+	msgs := make([]*nats.Msg, n)
+	for i := range msgs {
+		msgs[i] = m.message(m.source.webhook())
+	}
+	_, err := jetstreamext.PublishMsgBatch(ctx, m.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: 10 * time.Second})
+	return err
+}
+
 // batches publishes atomic batches from four callers.
 func (m *run) batches(ctx context.Context) error {
 	rate, err := measure(ctx, 4, m.Length, func() (func() error, func(), error) {
-		return func() error {
-			msgs := make([]*nats.Msg, inBatch)
-			for i := range msgs {
-				msgs[i] = m.message(m.source.webhook())
-			}
-			_, err := jetstreamext.PublishMsgBatch(ctx, m.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: 10 * time.Second})
-			return err
-		}, func() {}, nil
+		return func() error { return m.batch(ctx, inBatch) }, func() {}, nil
 	})
 	m.report.Batches = rate.PerSecond * inBatch
 	return err
@@ -300,10 +303,9 @@ func (m *run) folds(ctx context.Context) (err error) {
 		return err
 	}
 	m.report.Memory["consumers"] = sizes
-	customers := m.Fold / int(m.source.each)
 	each := m.source.each
 	m.source.each = 1
-	if _, _, err = m.workOff(ctx, stream, 9*customers); err != nil {
+	if _, _, err = m.workOff(ctx, stream, 9*m.Fold/int(each)); err != nil {
 		return err
 	}
 	m.source.each = each
@@ -314,11 +316,7 @@ func (m *run) folds(ctx context.Context) (err error) {
 // workOff publishes events and measures how fast a process of billing works them off.
 func (m *run) workOff(ctx context.Context, stream jetstream.Stream, events int) (perSecond float64, sizes Sizes, err error) {
 	for left := events; left > 0; left -= inBatch {
-		msgs := make([]*nats.Msg, min(left, inBatch))
-		for i := range msgs {
-			msgs[i] = m.message(m.source.webhook())
-		}
-		if _, err := jetstreamext.PublishMsgBatch(ctx, m.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: 10 * time.Second}); err != nil {
+		if err := m.batch(ctx, min(left, inBatch)); err != nil {
 			return 0, sizes, fmt.Errorf("publishing a backlog: %w", err)
 		}
 	}
@@ -330,11 +328,7 @@ func (m *run) workOff(ctx context.Context, stream jetstream.Stream, events int) 
 	if err != nil {
 		return 0, sizes, err
 	}
-	binary, err := filepath.Abs(filepath.Join(m.Bin, "consumers"))
-	if err != nil {
-		return 0, sizes, err
-	}
-	p, err := start(binary, filepath.Join(m.Dir, "consumers"), []string{contracts.Billing}, "NATS_URL="+fmt.Sprintf(m.natsURL, "consumers"), "METRICS_ADDR="+addrs[0], "CONSOLE_ADDR=")
+	p, err := start(filepath.Join(m.Bin, "consumers"), filepath.Join(m.Dir, "consumers"), []string{contracts.Billing}, "NATS_URL="+fmt.Sprintf(m.natsURL, "consumers"), "METRICS_ADDR="+addrs[0], "CONSOLE_ADDR=")
 	if err != nil {
 		return 0, sizes, err
 	}

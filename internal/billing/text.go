@@ -119,7 +119,7 @@ func suppress(tx *state.Tx, invoice string, attempts int) error {
 // keysOfTexts are those of the texts about an invoice's first failed attempts.
 func keysOfTexts(invoice string, attempts int) []string {
 	var keys []string
-	for n := range min(attempts, mostAttempts) {
+	for n := range attempts {
 		keys = append(keys, contracts.KeySMS(contracts.SMSPaymentFailed, fmt.Sprintf("%s.%d", invoice, n+1)))
 	}
 	return keys

@@ -44,13 +44,11 @@ func TestAnyOrderOfStarting(t *testing.T) {
 				_, err = kv.Get(t.Context(), contracts.KeyCustomer("cus_1"))
 				return err == nil
 			})
-			names := slices.Sorted(func(yield func(string) bool) {
-				for name := range js.StreamNames(t.Context()).Name() {
-					if !yield(name) {
-						return
-					}
-				}
-			})
+			var names []string
+			for name := range js.StreamNames(t.Context()).Name() {
+				names = append(names, name)
+			}
+			slices.Sort(names)
 			if want := []string{contracts.StreamCRM, contracts.StreamWebhooks}; !slices.Equal(names, want) {
 				t.Errorf("streams %q, not %q", names, want)
 			}

@@ -114,7 +114,7 @@ func New(o Options) (*Edge, error) {
 // countSecrets registers how many signatures each secret has made, by its place in the
 // variable, from 1: while one is being rolled it shows when the former is no longer needed.
 func (e *Edge) countSecrets() {
-	keys := map[string]webhook.Keys{}
+	keys := map[string][]*webhook.Key{}
 	if e.o.Stripe != nil {
 		keys["stripe"] = e.o.Stripe.Keys()
 	}
@@ -125,11 +125,11 @@ func (e *Edge) countSecrets() {
 		keys["twilio"] = e.o.Twilio.Keys()
 	}
 	for provider, ks := range keys {
-		for i := range ks {
+		for i, key := range ks {
 			e.o.Registerer.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 				Name: "edge_signatures_total", Help: "Webhooks that a secret has signed, by its place in the variable, from 1.",
 				ConstLabels: prometheus.Labels{"provider": provider, "secret": strconv.Itoa(i + 1)},
-			}, func() float64 { return float64(ks.Matched()[i]) }))
+			}, func() float64 { return float64(key.Matched()) }))
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 // permission there is one incident, after minutes, that is closed when the forms come.
 func TestLeadsThatMetaDoesNotGive(t *testing.T) {
 	if os.Getenv("STRESS") == "" {
-		t.Skip("runs with STRESS=1: it takes some minutes; package leads has its parts in seconds")
+		t.Skip("runs with STRESS=1: it takes some minutes; package leads has its parts in seconds, and TestEveryReasonIsSeenOpenAndClosed the row of its incident")
 	}
 	s, _ := start(t)
 	faults := []meta.Fault{"", meta.Hang, meta.NoFields, meta.NotShown, meta.Unsupported, meta.Forbidden, meta.Temporary, meta.HTML503, meta.HangUp}

@@ -29,13 +29,14 @@ var (
 // ErrNoSecret refuses a verifier that would accept anything.
 var ErrNoSecret = errors.New("a webhook secret is missing or empty")
 
-// NewKeys makes a key of each secret, e.g. with sha256.New. There has to be at least one,
+// NewKeys makes a key of each secret, in their order (several while one is being rolled),
+// e.g. with sha256.New. There has to be at least one,
 // and none may be empty.
-func NewKeys(h func() hash.Hash, secrets []string) (Keys, error) {
+func NewKeys(h func() hash.Hash, secrets []string) ([]*Key, error) {
 	if len(secrets) == 0 {
 		return nil, ErrNoSecret
 	}
-	keys := make(Keys, len(secrets))
+	keys := make([]*Key, len(secrets))
 	for i, s := range secrets {
 		if s == "" {
 			return nil, ErrNoSecret
@@ -43,19 +44,6 @@ func NewKeys(h func() hash.Hash, secrets []string) (Keys, error) {
 		keys[i] = NewKey(h, s)
 	}
 	return keys, nil
-}
-
-// Keys are those of a provider's secrets, in their order: several while one is being
-// rolled.
-type Keys []*Key
-
-// Matched says how many signatures each key has made.
-func (ks Keys) Matched() []uint64 {
-	n := make([]uint64, len(ks))
-	for i, k := range ks {
-		n[i] = k.matched.Load()
-	}
-	return n
 }
 
 // Message names a message with the CloudEvents attributes of binary mode. id is the
@@ -104,6 +92,9 @@ func (k *Key) Count(match bool) bool {
 	}
 	return match
 }
+
+// Matched is how many signatures Count has counted.
+func (k *Key) Matched() uint64 { return k.matched.Load() }
 
 // mostKept bounds the memory that is kept for the next HMAC.
 const mostKept = 16 << 10

@@ -21,7 +21,7 @@ import (
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	keys  webhook.Keys
+	keys  []*webhook.Key
 	token string
 }
 
@@ -37,7 +37,7 @@ func New(secrets []string, verifyToken string) (*Verifier, error) {
 }
 
 // Keys are those of the app secrets.
-func (v *Verifier) Keys() webhook.Keys { return v.keys }
+func (v *Verifier) Keys() []*webhook.Key { return v.keys }
 
 // Challenge answers Meta's GET: the challenge to echo, and whether to.
 func (v *Verifier) Challenge(query url.Values) (string, bool) {

@@ -22,7 +22,7 @@ import (
 
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
-	keys      webhook.Keys
+	keys      []*webhook.Key
 	tolerance time.Duration
 }
 
@@ -40,7 +40,7 @@ func New(secrets []string, tolerance time.Duration) (*Verifier, error) {
 }
 
 // Keys are those of the secrets.
-func (v *Verifier) Keys() webhook.Keys { return v.keys }
+func (v *Verifier) Keys() []*webhook.Key { return v.keys }
 
 // Messages verifies a body by its Stripe-Signature header and names the event in it.
 // The message holds the body byte for byte. Errors: webhook.ErrSignature,

@@ -35,7 +35,7 @@ type Options struct {
 // A Verifier turns signed requests into messages. It is safe for concurrent use.
 type Verifier struct {
 	o     Options
-	keys  webhook.Keys
+	keys  []*webhook.Key
 	bases []string // the public URL as Twilio may sign it: with its default port written out, say, or its port left out
 }
 
@@ -71,7 +71,7 @@ func New(o Options) (*Verifier, error) {
 }
 
 // Keys are those of the auth tokens.
-func (v *Verifier) Keys() webhook.Keys { return v.keys }
+func (v *Verifier) Keys() []*webhook.Key { return v.keys }
 
 // add enters a form of the public URL that Twilio may have signed.
 func (v *Verifier) add(u url.URL) {
