@@ -21,6 +21,7 @@ import (
 	"leadpipe/contracts"
 	"leadpipe/internal/bus"
 	"leadpipe/internal/sandbox"
+	"leadpipe/internal/serverconf"
 	"leadpipe/internal/webhook/stripe"
 )
 
@@ -54,7 +55,7 @@ type run struct {
 	server  *program
 	edge    *program
 	addr    string // of the edge
-	natsURL string // for a user's name
+	servers []serverconf.Node
 	js      jetstream.JetStream
 }
 
@@ -125,20 +126,19 @@ func (m *run) disk(context.Context) error {
 // start starts the server, which is that of an edge that nobody asks, and the edge that
 // is measured.
 func (m *run) start(context.Context) error {
-	addrs, err := free(3)
+	addrs, err := free(2)
 	if err != nil {
 		return err
 	}
 	edge := filepath.Join(m.Bin, "edge")
-	conf := filepath.Join(m.Dir, "nats.conf")
-	if err := configuration(m.Conf, conf, addrs[0], filepath.Join(m.Dir, "store")); err != nil {
+	if m.servers, err = serverconf.Write(m.Conf, m.Dir, 1); err != nil {
 		return err
 	}
-	if m.server, err = startEdge(edge, filepath.Join(m.Dir, "server"), addrs[1], "NATS_CONF="+conf, "NATS_STORE_DIR="+filepath.Join(m.Dir, "store")); err != nil {
+	if m.server, err = startEdge(edge, filepath.Join(m.Dir, "server"), addrs[0], "NATS_CONF="+m.servers[0].Conf, "NATS_STORE_DIR="+filepath.Join(m.Dir, "store")); err != nil {
 		return err
 	}
-	m.natsURL, m.addr = "nats://%[1]s:%[1]s@"+addrs[0], addrs[2]
-	env := []string{"NATS_URL=" + fmt.Sprintf(m.natsURL, "edge")}
+	m.addr = addrs[1]
+	env := []string{"NATS_URL=" + serverconf.URL(m.servers, "edge")}
 	if m.Timeout > 0 {
 		env = append(env, "PUBLISH_TIMEOUT="+m.Timeout.String())
 	}
@@ -154,7 +154,7 @@ func (m *run) start(context.Context) error {
 }
 
 func (m *run) connect(user string) (jetstream.JetStream, error) {
-	nc, err := nats.Connect(fmt.Sprintf(m.natsURL, user), nats.CustomInboxPrefix(bus.InboxPrefix(user)))
+	nc, err := nats.Connect(serverconf.URL(m.servers, user), nats.CustomInboxPrefix(bus.InboxPrefix(user)))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
@@ -328,7 +328,7 @@ func (m *run) workOff(ctx context.Context, stream jetstream.Stream, events int) 
 	if err != nil {
 		return 0, sizes, err
 	}
-	p, err := start(filepath.Join(m.Bin, "consumers"), filepath.Join(m.Dir, "consumers"), []string{contracts.Billing}, "NATS_URL="+fmt.Sprintf(m.natsURL, "consumers"), "METRICS_ADDR="+addrs[0], "CONSOLE_ADDR=")
+	p, err := start(filepath.Join(m.Bin, "consumers"), filepath.Join(m.Dir, "consumers"), []string{contracts.Billing}, "NATS_URL="+serverconf.URL(m.servers, "consumers"), "METRICS_ADDR="+addrs[0], "CONSOLE_ADDR=")
 	if err != nil {
 		return 0, sizes, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"leadpipe/internal/freeport"
 	"leadpipe/internal/sandbox"
+	"leadpipe/internal/serverconf"
 )
 
 // A program is one of bin/, as a process.
@@ -29,9 +30,6 @@ type program struct {
 	stop chan struct{}
 }
 
-// passwords are the variables that nats.conf asks for.
-var passwords = []string{"NATS_EDGE_PASSWORD=edge", "NATS_CONSUMERS_PASSWORD=consumers", "NATS_OPERATOR_PASSWORD=operator"}
-
 // start starts a program in a directory of its own, and watches its memory.
 func start(binary, dir string, args []string, env ...string) (*program, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -43,7 +41,7 @@ func start(binary, dir string, args []string, env ...string) (*program, error) {
 	}
 	cmd := exec.Command(binary, args...)
 	cmd.Dir, cmd.Stderr = dir, log
-	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH")}, passwords...), env...)
+	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH")}, serverconf.Passwords...), env...)
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting %s: %w", binary, err), log.Close())
 	}
@@ -132,26 +130,6 @@ func free(n int) ([]string, error) {
 		all = append(all, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	}
 	return all, nil
-}
-
-// configuration writes the project's nats.conf for a server of its own.
-func configuration(from, to, addr, store string) error {
-	text, err := os.ReadFile(from)
-	if err != nil {
-		return fmt.Errorf("reading nats.conf: %w", err)
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	conf := string(text)
-	for _, change := range [][2]string{{"port: 4222", "port: " + port}, {`http: "127.0.0.1:8222"`, `http: "127.0.0.1:-1"`}, {`store_dir: "./data"`, fmt.Sprintf("store_dir: %q", store)}} {
-		if strings.Count(conf, change[0]) != 1 {
-			return fmt.Errorf("%s does not say %q once", from, change[0])
-		}
-		conf = strings.Replace(conf, change[0], change[1], 1)
-	}
-	return os.WriteFile(to, []byte(conf), 0o600)
 }
 
 // startEdge starts an edge; of is what tells it from another.

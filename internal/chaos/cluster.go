@@ -12,6 +12,7 @@ import (
 
 	"leadpipe/contracts"
 	"leadpipe/internal/freeport"
+	"leadpipe/internal/serverconf"
 )
 
 // ClusterOptions say where a cluster runs.
@@ -56,14 +57,14 @@ func Cluster(ctx context.Context, o ClusterOptions) error {
 func (w *world) print(o ClusterOptions) {
 	fmt.Fprintf(o.Out, "The cluster runs, with some webhooks a second.\n")
 	for _, n := range w.servers {
-		fmt.Fprintf(o.Out, "  %-12s nats://127.0.0.1:%d, monitoring http://127.0.0.1:%d, process %d\n", n.name, n.port, n.monitor, w.procs[n.name].pid())
+		fmt.Fprintf(o.Out, "  %-12s nats://127.0.0.1:%d, monitoring http://127.0.0.1:%d, process %d\n", n.Name, n.Port, n.Monitor, w.procs[n.Name].pid())
 	}
 	fmt.Fprintf(o.Out, "  %-12s %s, process %d\n", "edge", w.edgeURL, w.procs["edge"].pid())
 	for i, durables := range work {
 		name := fmt.Sprint("consumers-", i+1)
 		fmt.Fprintf(o.Out, "  %-12s %s, process %d\n", name, durables, w.procs[name].pid())
 	}
-	fmt.Fprintf(o.Out, "  %-12s http://%s\n  %-12s nats --server %s stream report\n  %-12s %s\n", "console", w.console, "look", natsURL(w.servers, "operator"), "logs", w.dir)
+	fmt.Fprintf(o.Out, "  %-12s http://%s\n  %-12s nats --server %s stream report\n  %-12s %s\n", "console", w.console, "look", serverconf.URL(w.servers, "operator"), "logs", w.dir)
 	fmt.Fprintln(o.Out, "Kill what you like, with kill -9 and a process: it is started again after 5 s. Ctrl-C ends all.")
 }
 
@@ -128,17 +129,17 @@ func (w *world) leaderOf(ctx context.Context, stream, durable string) (name stri
 // healthy says what keeps the cluster from losing a server: one that is down, or behind.
 func (w *world) healthy(ctx context.Context) error {
 	for _, n := range w.servers {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/healthz", n.monitor), nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/healthz", n.Monitor), nil)
 		if err != nil {
-			return fmt.Errorf("asking %s: %w", n.name, err)
+			return fmt.Errorf("asking %s: %w", n.Name, err)
 		}
 		res, err := http.DefaultClient.Do(req)
 		if err != nil {
-			return fmt.Errorf("asking %s: %w", n.name, err)
+			return fmt.Errorf("asking %s: %w", n.Name, err)
 		}
 		_ = res.Body.Close()
 		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %d", n.name, res.StatusCode)
+			return fmt.Errorf("%s answers %d", n.Name, res.StatusCode)
 		}
 	}
 	for _, name := range []string{contracts.StreamWebhooks, contracts.StreamCRM} {

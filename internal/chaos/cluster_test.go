@@ -56,9 +56,9 @@ func TestClusterLosesServers(t *testing.T) {
 	}
 	if stress {
 		for _, n := range w.servers {
-			w.procs[n.name].terminate()
-			w.again(ctx, t, n.name)
-			t.Logf("%5.1fs restarted %s", time.Since(begin).Seconds(), n.name)
+			w.procs[n.Name].terminate()
+			w.again(ctx, t, n.Name)
+			t.Logf("%5.1fs restarted %s", time.Since(begin).Seconds(), n.Name)
 		}
 	}
 	if err := <-sent; err != nil {

@@ -24,6 +24,7 @@ import (
 	"leadpipe/internal/sandbox/google"
 	"leadpipe/internal/sandbox/meta"
 	"leadpipe/internal/sandbox/twilio"
+	"leadpipe/internal/serverconf"
 )
 
 // settings say what a world is made of.
@@ -45,7 +46,7 @@ type settings struct {
 type world struct {
 	settings
 	edgeURL string
-	servers []node
+	servers []serverconf.Node
 	js      jetstream.JetStream // the operator's
 	meta    *meta.Server
 	twilio  *twilio.Server
@@ -72,7 +73,7 @@ func newWorld(ctx context.Context, s settings) (*world, error) {
 }
 
 func (w *world) begin(ctx context.Context) (err error) {
-	if w.servers, err = configure(w.conf, w.dir, w.nodes); err != nil {
+	if w.servers, err = serverconf.Write(w.conf, w.dir, w.nodes); err != nil {
 		return err
 	}
 	if w.edgeAddr == "" {
@@ -96,18 +97,18 @@ func (w *world) begin(ctx context.Context) (err error) {
 		return fmt.Errorf("writing the stand-in's credentials: %w", err)
 	}
 	for _, n := range w.servers {
-		w.add(&process{name: n.name, program: "nats-server", args: []string{"-c", n.conf}, env: passwords})
+		w.add(&process{name: n.Name, program: "nats-server", args: []string{"-c", n.Conf}, env: serverconf.Passwords})
 	}
-	common := append(slices.Clone(passwords), "PUBLIC_URL="+w.edgeURL, fmt.Sprint("STREAM_REPLICAS=", len(w.servers)),
+	common := append(slices.Clone(serverconf.Passwords), "PUBLIC_URL="+w.edgeURL, fmt.Sprint("STREAM_REPLICAS=", len(w.servers)),
 		"FACEBOOK_APP_SECRET="+sandbox.AppSecret, "TWILIO_ACCOUNT_SID="+sandbox.TwilioAccount, "TWILIO_AUTH_TOKEN="+sandbox.TwilioToken)
-	edge := append(slices.Clone(common), "EDGE_ADDR="+w.edgeAddr, "NATS_URL="+natsURL(w.servers, "edge"),
+	edge := append(slices.Clone(common), "EDGE_ADDR="+w.edgeAddr, "NATS_URL="+serverconf.URL(w.servers, "edge"),
 		"STRIPE_WEBHOOK_SECRET="+sandbox.StripeSecret, "FACEBOOK_VERIFY_TOKEN="+sandbox.VerifyToken)
 	if len(w.servers) > 1 { // as docs/operate.md recommends
 		edge = append(edge, "PUBLISH_TIMEOUT=12s")
 	}
 	w.add(&process{name: "edge", program: "edge", env: edge})
 	for i, durables := range work {
-		env := append(slices.Clone(common), "NATS_URL="+natsURL(w.servers, "consumers"), "METRICS_ADDR=127.0.0.1:0", "CONSOLE_ADDR=",
+		env := append(slices.Clone(common), "NATS_URL="+serverconf.URL(w.servers, "consumers"), "METRICS_ADDR=127.0.0.1:0", "CONSOLE_ADDR=",
 			"FACEBOOK_PAGE_ACCESS_TOKEN="+sandbox.PageToken, "FACEBOOK_GRAPH_URL="+urls[0]+"/v26.0",
 			"TWILIO_MESSAGING_SERVICE_SID="+sandbox.TwilioService, "TWILIO_API_URL="+urls[1], "TWILIO_CONSENT=true",
 			"GOOGLE_SHEETS_ID="+sandbox.SheetID, "GOOGLE_APPLICATION_CREDENTIALS="+credentials, "GOOGLE_SHEETS_URL="+urls[2],
@@ -226,7 +227,7 @@ func (w *world) vendors() (urls [3]string, err error) {
 }
 
 func (w *world) connect() error {
-	nc, err := nats.Connect(natsURL(w.servers, "operator"), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
+	nc, err := nats.Connect(serverconf.URL(w.servers, "operator"), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
