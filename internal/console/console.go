@@ -96,6 +96,9 @@ func New(o Options) (*Console, error) {
 	return c, nil
 }
 
+// longestLook bounds how long a page waits for what there is.
+const longestLook = 1500 * time.Millisecond
+
 // linger is how long a console goes on watching when nobody looks any more.
 const linger = time.Minute
 
@@ -175,7 +178,7 @@ func (c *Console) look(ctx context.Context) {
 	select {
 	case <-ready:
 	case <-ctx.Done():
-	case <-time.After(1500 * time.Millisecond):
+	case <-time.After(longestLook):
 	}
 }
 

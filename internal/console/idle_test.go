@@ -60,11 +60,24 @@ func TestNobodyLooks(t *testing.T) {
 	if n, k := consumers(), know(); n != durables || k != 0 {
 		t.Errorf("%d consumers beside the durables, %d webhooks known, and nobody looks", n-durables, k)
 	}
+	// stays keeps the console awake, as an open page does.
+	page := make(chan []byte, 1000) // never full
+	stays := func(on bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if delete(c.viewers, page); on {
+			c.viewers[page] = struct{}{}
+		}
+	}
 	for round := 1; round <= 3; round++ {
+		stays(true)
+		began := time.Now()
 		c.look(t.Context())
-		if k := know(); k != round {
+		if k := know(); k != round && time.Since(began) < longestLook {
 			t.Errorf("look %d: %d webhooks are known at once, want %d", round, k, round)
 		}
+		await("what there is does not come to be known", func() bool { return know() == round })
+		stays(false)
 		await("it never rests", func() bool {
 			c.mu.Lock()
 			defer c.mu.Unlock()

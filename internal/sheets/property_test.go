@@ -411,6 +411,34 @@ func (s *scene) checkMine() {
 			s.Fatalf("%q is lost", text)
 		}
 	}
+	for _, k := range sorts {
+		s.dropEmptied(s.paper.page(s.tb, tabs[k.tab].title))
+	}
+}
+
+// dropEmptied takes away the columns with titles of ours in which a person's text stood
+// until its row was deleted: of two with the same title, that with less in it.
+func (s *scene) dropEmptied(g hands) {
+	rows := g.cells()
+	filled := make([]int, len(rows[0]))
+	for _, row := range rows[1:] {
+		for c, text := range row {
+			if c < len(filled) && text != "" {
+				filled[c]++
+			}
+		}
+	}
+	for c, heading := range slices.Backward(rows[0]) {
+		if heading == "" {
+			continue
+		}
+		for other, h := range rows[0] {
+			if other != c && h == heading && (filled[c] < filled[other] || filled[c] == filled[other] && other > c) {
+				g.must(s.paper.DeleteColumn(g.title, c+1))
+				break
+			}
+		}
+	}
 }
 
 // checkBarred says that all that can be written is right, and that there is one incident
