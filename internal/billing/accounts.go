@@ -58,7 +58,7 @@ func (b *Billing) account(tx *state.Tx, e Event) (a accounts, ready bool, err er
 	if err := tx.Put(contracts.KeyStripe, now); err != nil {
 		return a, false, err
 	}
-	if len(now.Worlds) > 1 && !accounts(now).first(e) || begins {
+	if !accounts(now).first(e) || begins {
 		if err := raiseMixed(tx, now, e); err != nil {
 			return a, false, err
 		}
@@ -68,7 +68,7 @@ func (b *Billing) account(tx *state.Tx, e Event) (a accounts, ready bool, err er
 	}
 	if len(now.Resettle) > 0 {
 		tx.Again()
-		return accounts(now), false, nil
+		return a, false, nil
 	}
 	return accounts(now), true, nil
 }
@@ -111,13 +111,11 @@ func enter(a *contracts.StripeAccounts, e Event) (begins bool) {
 	if e.world() != identity.Live && len(a.Customers) < mostForeign {
 		a.Customers = with(a.Customers, e.about.customer)
 	}
-	if a.Worlds[0] != world {
-		if at := e.at.Truncate(time.Hour); at.After(a.ForeignAt) {
-			a.ForeignAt = at
-		}
-		return begins
-	}
+	at := e.at.Truncate(time.Hour)
 	switch {
+	case a.Worlds[0] != world && at.After(a.ForeignAt):
+		a.ForeignAt = at
+	case a.Worlds[0] != world:
 	case e.sub != nil:
 		a.Snapshots, a.InvoiceAt = true, time.Time{}
 	case e.invoice != nil && e.about.subscription != "" && !a.Snapshots:
@@ -168,7 +166,7 @@ func raiseMixed(tx *state.Tx, a contracts.StripeAccounts, e Event) error {
 // closeMixed closes the incident of several worlds once only the first has been seen for
 // a day.
 func closeMixed(tx *state.Tx, a contracts.StripeAccounts, e Event) error {
-	if len(a.Worlds) < 2 || !accounts(a).first(e) || e.at.Sub(a.ForeignAt) < unmixedAfter {
+	if len(a.Worlds) < 2 || e.at.Sub(a.ForeignAt) < unmixedAfter {
 		return nil
 	}
 	return incident.Resolve(tx, mixedIncident, e.at)

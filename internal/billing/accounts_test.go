@@ -3,6 +3,7 @@ package billing
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,4 +65,113 @@ func TestWhatEnterChangesIsSeen(t *testing.T) {
 			known = after
 		}
 	})
+}
+
+// said is an event of another world than the own account's live mode.
+func said(world string, raw []byte) []byte {
+	if world == "test" {
+		return []byte(strings.Replace(string(raw), `"livemode":true`, `"livemode":false`, 1))
+	}
+	return []byte(strings.Replace(string(raw), `"livemode":true`, fmt.Sprintf(`"livemode":true,"account":%q`, world), 1))
+}
+
+// incident reads an open incident, and its reason among outcome's.
+func (d *desk) incident(id string) (i contracts.Incident, reason string) {
+	d.Helper()
+	for _, o := range get[contracts.IncidentIndex](d, contracts.KeyIncidentIndex).Open {
+		if o.ID == id {
+			reason = o.Reason
+		}
+	}
+	return get[contracts.Incident](d, contracts.KeyIncident(id)), reason
+}
+
+func (d *desk) open(id string) bool {
+	d.Helper()
+	return d.exists(contracts.KeyIncident(id)) && get[contracts.Incident](d, contracts.KeyIncident(id)).ResolvedAt.IsZero()
+}
+
+// Of one account nobody has to be told anything, whatever comes first.
+func TestMutantOneWorldIsNoIncident(t *testing.T) {
+	d := newDesk(t, nil)
+	d.handle(ev("1", "customer.created", 0, `{"id":"cus_1"}`),
+		ev("2", "customer.subscription.created", 1, snapshot("active")),
+		ev("3", "invoice.paid", 2, bill("in_1", 1, 1)),
+		ev("4", "invoice.paid", 40*dayLong, bill("in_2", 40*dayLong, 1)))
+	for _, id := range []string{mixedIncident, noSnapshotsIncident} {
+		if d.exists(contracts.KeyIncident(id)) {
+			t.Errorf("%s: %+v", id, get[map[string]any](d, contracts.KeyIncident(id)))
+		}
+	}
+}
+
+// The incident of several worlds says which webhook brought the other one, what counts,
+// and what to do; it is open while the other one comes, and for a day after.
+// https://docs.stripe.com/keys#test-live-modes
+func TestMutantWorldsIncident(t *testing.T) {
+	const fullHour = 3200 // how long ago the other one came is known by the hour
+	d := newDesk(t, nil)
+	d.handle(ev("1", "customer.created", 0, `{"id":"cus_1"}`))
+	d.handle(said("test", ev("2", "customer.created", fullHour, `{"id":"cus_t"}`)))
+	i, reason := d.incident(mixedIncident)
+	if reason != "refused" || !d.open(mixedIncident) || i.Consumer != contracts.Billing || i.Sequence != 2 || i.Stream != contracts.StreamWebhooks ||
+		!strings.Contains(i.Action, contracts.KeyStripe) || !strings.Contains(i.Reason, "(live, test): only those of live") {
+		t.Errorf("%s: %+v", reason, i)
+	}
+	day := func(id string, more int64) []byte {
+		return ev(id, "customer.updated", fullHour+dayLong+more, `{"id":"cus_1"}`)
+	}
+	if d.handle(day("3", -1)); !d.open(mixedIncident) {
+		t.Error("closed before the day was over")
+	}
+	if d.handle(day("4", 0)); d.open(mixedIncident) {
+		t.Error("open after a day of the account alone")
+	}
+	if d.handle(ev("5", "customer.subscription.created", 3*dayLong, snapshot("active"))); d.open(mixedIncident) {
+		t.Error("opened again by the account's own event")
+	}
+	if d.handle(said("test", ev("6", "customer.updated", 4*dayLong, `{"id":"cus_t"}`))); !d.open(mixedIncident) {
+		t.Error("tests come again, and nobody is told")
+	}
+}
+
+// An account that sends invoices of subscriptions and no subscription for a day has not
+// enabled the events of subscriptions; a snapshot shows that it has.
+// https://docs.stripe.com/billing/subscriptions/webhooks
+func TestMutantMissingSnapshots(t *testing.T) {
+	d := newDesk(t, nil)
+	d.handle(ev("1", "invoice.paid", 0, bill("in_1", 0, 1)), ev("2", "invoice.paid", dayLong-1, bill("in_2", dayLong, 1)))
+	if d.open(noSnapshotsIncident) {
+		t.Error("open before the day was over")
+	}
+	d.handle(ev("3", "invoice.paid", dayLong, bill("in_3", dayLong, 1)))
+	i, reason := d.incident(noSnapshotsIncident)
+	if reason != "unknown" || !d.open(noSnapshotsIncident) || i.Sequence != 3 || !strings.Contains(i.Action, "customer.subscription") ||
+		!strings.Contains(i.Reason, "customer.subscription.created, customer.subscription.") {
+		t.Errorf("%s: %+v", reason, i)
+	}
+	if d.handle(ev("4", "customer.subscription.updated", 2*dayLong, snapshot("active"))); d.open(noSnapshotsIncident) {
+		t.Error("a snapshot came, and the incident is open")
+	}
+	// What tests have shown says nothing of real money, which counts as soon as it comes.
+	d = newDeskBeside(t)
+	d.handle(said("test", ev("1", "customer.subscription.created", 0, snapshot("active"))),
+		ev("2", "invoice.paid", 1, bill("in_1", 0, 1)), ev("3", "invoice.paid", dayLong+1, bill("in_2", dayLong, 1)))
+	if !d.open(noSnapshotsIncident) {
+		t.Error("real invoices come without snapshots, and nobody is told")
+	}
+}
+
+// The customers of another world are remembered up to a bound, in case theirs is the one
+// that counts after all.
+func TestMutantForeignCustomersAreBounded(t *testing.T) {
+	t.Parallel()
+	var a contracts.StripeAccounts
+	enter(&a, Event{live: true, at: at(0)})
+	for n := range mostForeign + 5 {
+		enter(&a, Event{at: at(0), about: about{customer: fmt.Sprintf("cus_%03d", n)}})
+	}
+	if len(a.Customers) != 200 {
+		t.Errorf("%d customers", len(a.Customers))
+	}
 }

@@ -86,11 +86,8 @@ func New(opt Options) (*Billing, error) {
 func (b *Billing) Prepare(ctx context.Context, m contracts.Message) (Event, error) {
 	e, err := decode(m.Data)
 	e.message = contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence, Time: m.Time}
-	if err != nil || e.sub == nil || b.opt.Reader == nil {
+	if _, ok := b.ask.Load(e.id); err != nil || !ok {
 		return e, err
-	}
-	if _, ok := b.ask.Load(e.id); !ok {
-		return e, nil
 	}
 	object, err := b.opt.Reader.Subscription(ctx, e.about.subscription)
 	if err != nil {
@@ -176,7 +173,7 @@ func load(tx *state.Tx, e Event) (k book, counts bool, err error) {
 	case !ok || was == e.world():
 		k.customer = stored
 	case was.Before(e.world()):
-		return k, false, nil // an id that another world has, which counts
+		return book{}, false, nil // an id that another world has, which counts
 	}
 	ids := k.customer.Subscriptions
 	if who.subscription != "" {
@@ -221,8 +218,7 @@ func save(tx *state.Tx, before contracts.Customer, k book, subscription string) 
 		}
 	}
 	c := k.customer
-	if before.ID != "" && before.Status == c.Status && before.Since.IsZero() == c.Since.IsZero() && slices.Equal(before.Refs, c.Refs) &&
-		slices.Equal(before.Emails, c.Emails) && slices.Equal(before.Phones, c.Phones) {
+	if before.Status == c.Status && slices.Equal(before.Refs, c.Refs) && slices.Equal(before.Emails, c.Emails) && slices.Equal(before.Phones, c.Phones) {
 		return tx.Put(contracts.KeyCustomer(c.ID), c)
 	}
 	return identity.SetCustomer(tx, c)

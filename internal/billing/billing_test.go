@@ -574,13 +574,38 @@ func TestAmount(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
-	if _, err := New(Options{}); err == nil {
-		t.Error("no options were enough")
+	failed, err := ParsePaymentFailed("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := Options{SuspendAfter: 1, Region: "FR", SMSMaxAge: 1, PaymentFailed: failed}
+	if _, err := New(full); err != nil {
+		t.Error(err)
+	}
+	for name, without := range map[string]func(*Options){
+		"all": func(o *Options) { *o = Options{} }, "threshold": func(o *Options) { o.SuspendAfter = 0 }, "region": func(o *Options) { o.Region = "" },
+		"age": func(o *Options) { o.SMSMaxAge = 0 }, "text": func(o *Options) { o.PaymentFailed = nil },
+	} {
+		o := full
+		if without(&o); o != full {
+			if _, err := New(o); err == nil {
+				t.Errorf("taken without %s", name)
+			}
+		}
 	}
 	if _, err := NewStripe("", ""); err == nil {
 		t.Error("no key was enough")
 	}
-	if _, err := ParsePaymentFailed("{{.Nonsense}}"); err == nil || !strings.Contains(err.Error(), "SMS_PAYMENT_FAILED_TEXT") {
-		t.Errorf("%v", err)
+	// A template is tried out with a first failure of a customer of whom all is known, and
+	// with a last one of whom nothing is.
+	for _, wrong := range []string{"{{.Nonsense}}", "x{{if eq .Attempt 1}}{{.Nonsense}}{{end}}", "x{{if gt .Attempt 3}}{{.Nonsense}}{{end}}",
+		"x{{if not .NextAttemptAt.IsZero}}{{.Nonsense}}{{end}}", "x{{if .NextAttemptAt.IsZero}}{{.Nonsense}}{{end}}",
+		"x{{with .Name}}{{.Nonsense}}{{end}}", "x{{with .URL}}{{.Nonsense}}{{end}}", "x{{with .Company}}{{.Nonsense}}{{end}}", "{{.Name}}", "{{.URL}}", "{{.Company}}"} {
+		if _, err := ParsePaymentFailed(wrong); err == nil || !strings.Contains(err.Error(), "SMS_PAYMENT_FAILED_TEXT") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+	if _, err := ParsePaymentFailed("{{.Amount}}"); err != nil {
+		t.Errorf("an amount is always known: %v", err)
 	}
 }

@@ -133,7 +133,7 @@ type ref string
 
 // UnmarshalJSON reads either.
 func (r *ref) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '{' {
+	if data[0] == '{' {
 		var o struct {
 			ID string `json:"id"`
 		}

@@ -202,6 +202,48 @@ func TestEventsThatAPersonMustSee(t *testing.T) {
 	}
 }
 
+// What an update says it changed may be a part of an object, or the whole of it, where
+// there was none before or is none now.
+// https://docs.stripe.com/api/events/object#event_object-data-previous_attributes
+func TestPartsThatWereNotThereBefore(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ now, before, want string }{
+		"there was none": {`{"reason":"cancellation_requested"}`, `null`, ""},
+		"there is none":  {`null`, `{"reason":"cancellation_requested"}`, "cancellation_requested"},
+		"a part of it":   {`{"reason":"payment_failed"}`, `{"reason":"cancellation_requested"}`, "cancellation_requested"},
+	} {
+		raw := strings.Replace(string(ev("1", "customer.subscription.updated", 1, snapshot("active", `"cancellation_details":`+c.now))),
+			`"data":{`, `"data":{"previous_attributes":{"cancellation_details":`+c.before+`},`, 1)
+		e := mustDecode(t, []byte(raw))
+		if e.sub.before == nil || e.sub.before.CancelReason != c.want {
+			t.Errorf("%s: it was %+v before", name, e.sub.before)
+		}
+	}
+}
+
+// An event without an id or a time, or with a time that no calendar has, is refused; the
+// last second of the year 9999 is not.
+func TestEventsHaveAnIDAndATime(t *testing.T) {
+	t.Parallel()
+	const object = `{"id":"cus_1","email":"camille@example.com"}`
+	for name, c := range map[string]struct {
+		raw  string
+		good bool
+	}{
+		"as it should be": {`{"id":"evt_1","type":"customer.created","created":1795000000,"data":{"object":` + object + `}}`, true},
+		"no id":           {`{"id":"","type":"customer.created","created":1795000000,"data":{"object":` + object + `}}`, false},
+		"an odd id":       {`{"id":"evt 1 *","type":"customer.created","created":1795000000,"data":{"object":` + object + `}}`, false},
+		"no time":         {`{"id":"evt_1","type":"customer.created","created":0,"data":{"object":` + object + `}}`, false},
+		"before 1970":     {`{"id":"evt_1","type":"customer.created","created":-1,"data":{"object":` + object + `}}`, false},
+		"the last second": {`{"id":"evt_1","type":"customer.created","created":253402300799,"data":{"object":` + object + `}}`, true},
+		"after it":        {`{"id":"evt_1","type":"customer.created","created":253402300800,"data":{"object":` + object + `}}`, false},
+	} {
+		if e, err := decode([]byte(c.raw)); (err == nil) != c.good || c.good && e.about.customer != "cus_1" {
+			t.Errorf("%s: %+v, %v", name, e, err)
+		}
+	}
+}
+
 func TestErrorsDoNotRepeatWhatTheEventSays(t *testing.T) {
 	t.Parallel()
 	_, err := decode(event("invoice.paid", `{"id":"in_1","customer":"cus_1","customer_phone":["+33639980102"],"customer_email":"camille@example.com"}`))

@@ -242,3 +242,45 @@ func TestMutantTheNextAttempt(t *testing.T) {
 		t.Errorf("%d failed", s.FailedAttempts)
 	}
 }
+
+// Whatever an event adds to how a customer is known, its lead is looked for again, also
+// when nothing else changes.
+func TestMutantWhatLinksALead(t *testing.T) {
+	for name, more := range map[string]string{"phone": `"phone":"06 39 98 01 02"`, "e-mail": `"email":"Camille@example.com"`, "metadata": `"metadata":{"lead_id":"77"}`} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, nil)
+			d.lead(contracts.Lead{ID: "77", Phone: "+33639980102", Email: "camille@example.com"})
+			d.handle(ev("a", "customer.created", 0, `{"id":"cus_1","name":"Camille"}`), ev("b", "customer.updated", 1, `{"id":"cus_1","name":"Camille",`+more+`}`))
+			d.want("customer.cus_1", "lead_id", "77")
+		})
+	}
+}
+
+// A subscription that ended before the news came that it never was paid takes its end
+// back, and its customer with it.
+// https://docs.stripe.com/billing/subscriptions/overview#payment-window
+func TestMutantItNeverRan(t *testing.T) {
+	d := newDesk(t, nil)
+	first := bill("in_1", 0, 1, `"billing_reason":"subscription_create"`)
+	d.handle(ev("a", "customer.subscription.created", 0, snapshot("active")), ev("b", "customer.subscription.deleted", 5*dayLong, snapshot("canceled")))
+	d.want("customer.cus_1", "status", "churned")
+	if !d.exists("churn.sub_1") {
+		t.Fatal("no end")
+	}
+	d.handle(ev("c", "invoice.voided", 6*dayLong, first))
+	d.want("customer.cus_1", "status", "")
+	if d.exists("churn.sub_1") {
+		t.Error("one that never ran has ended")
+	}
+}
+
+// A checkout session names a subscription and does not tell its state: no record is made.
+// https://docs.stripe.com/api/checkout/sessions/object#checkout_session_object-subscription
+func TestMutantACheckoutTellsNoState(t *testing.T) {
+	d := newDesk(t, nil)
+	d.handle(ev("a", "checkout.session.completed", 0, `{"id":"cs_1","customer":"cus_1","subscription":"sub_1","mode":"subscription","payment_status":"paid"}`))
+	if d.exists("subscription.sub_1") {
+		t.Error("a record of a subscription whose state nobody told")
+	}
+	d.want("customer.cus_1", "subscriptions", "[sub_1]")
+}
