@@ -37,7 +37,6 @@ func mergeInvoice(invoices *map[string]contracts.Invoice, e Event) change {
 		return change{}
 	}
 	now := old
-	now.Tries = maps.Clone(old.Tries)
 	now.Created = earlier(old.Created, f.created)
 	now.First = old.First || f.first
 	if f.failed {
@@ -51,8 +50,8 @@ func mergeInvoice(invoices *map[string]contracts.Invoice, e Event) change {
 	}
 	(*invoices)[f.id] = now
 	return change{
-		failed:   f.failed && now.Attempts > old.Attempts && now.Closed == "",
-		closed:   old.Closed == "" && now.Closed != "",
+		failed:   now.Attempts > old.Attempts && now.Closed == "",
+		closed:   f.closed != "",
 		attempts: now.Attempts,
 	}
 }
@@ -123,7 +122,7 @@ func failing(s contracts.Subscription) (attempts int, next time.Time) {
 	var last contracts.Invoice
 	for _, id := range slices.Sorted(maps.Keys(s.Invoices)) {
 		i := s.Invoices[id]
-		if i.Closed != "" || i.Attempts == 0 || paid.Closed != "" && !i.Created.After(paid.Created) {
+		if i.Closed != "" || paid.Closed != "" && !i.Created.After(paid.Created) {
 			continue
 		}
 		n := i.Attempts

@@ -35,7 +35,7 @@ const (
 // A change is what an event changed that has an effect.
 type change struct {
 	failed    bool // this failure is the highest of an invoice that is still open
-	closed    bool // the event closed the invoice
+	closed    bool // the event says that the invoice is closed
 	attempts  int  // the invoice's highest failed attempt
 	undecided bool // the subscription's newest state is a guess
 }
@@ -96,11 +96,11 @@ func (r rules) merge(c *contracts.Customer, e Event) {
 	if id := e.about.reference; id != "" {
 		addRef(c, contracts.LeadRef{ID: id, Kind: refReference, At: e.at, Event: e.id})
 	}
-	if e.paid && (c.PaidAt.IsZero() || e.at.Before(c.PaidAt)) {
-		c.PaidAt = e.at
+	if e.paid {
+		c.PaidAt = earlier(c.PaidAt, e.at)
 	}
-	if e.deleted && (c.DeletedAt.IsZero() || e.at.Before(c.DeletedAt)) {
-		c.DeletedAt = e.at
+	if e.deleted {
+		c.DeletedAt = earlier(c.DeletedAt, e.at)
 	}
 }
 
@@ -112,8 +112,8 @@ func set(c *contracts.Customer, e Event, fact string, into *string, value string
 		return
 	}
 	from := contracts.Facted{At: e.about.asOf, Rank: e.about.rank, Event: e.id}
-	held, ok := c.Facts[fact]
-	if ok && cmp.Or(from.At.Compare(held.At), from.Rank-held.Rank, strings.Compare(from.Event, held.Event)) <= 0 {
+	held := c.Facts[fact]
+	if cmp.Or(from.At.Compare(held.At), from.Rank-held.Rank, strings.Compare(from.Event, held.Event)) <= 0 {
 		return
 	}
 	if c.Facts == nil {
@@ -159,9 +159,7 @@ func addRef(c *contracts.Customer, r contracts.LeadRef) {
 func standing(c *contracts.Customer, subs map[string]contracts.Subscription) {
 	c.Since = c.PaidAt
 	for _, id := range c.Subscriptions {
-		if at := began(subs[id]); !at.IsZero() && (c.Since.IsZero() || at.Before(c.Since)) {
-			c.Since = at
-		}
+		c.Since = earlier(c.Since, began(subs[id]))
 	}
 	c.Status, c.Access = "", ""
 	if c.Since.IsZero() {
@@ -173,7 +171,7 @@ func standing(c *contracts.Customer, subs map[string]contracts.Subscription) {
 		s := subs[id]
 		switch {
 		case s.Access == contracts.AccessStopped || s.Access == "":
-			ended = ended || ran(s.Status) && !began(s).IsZero()
+			ended = ended || !began(s).IsZero()
 			continue
 		case s.Access == contracts.AccessSuspended:
 			worst = contracts.CustomerSuspended

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"leadpipe/contracts"
 )
 
@@ -283,4 +285,113 @@ func TestMutantACheckoutTellsNoState(t *testing.T) {
 		t.Error("a record of a subscription whose state nobody told")
 	}
 	d.want("customer.cus_1", "subscriptions", "[sub_1]")
+}
+
+// Records of the former release have invoices without the time of their making.
+func TestMutantInvoicesWithoutATime(t *testing.T) {
+	t.Parallel()
+	paid := contracts.Subscription{Invoices: map[string]contracts.Invoice{"in_1": {Closed: closedPaid}}}
+	if newestPaid(paid).Closed != closedPaid {
+		t.Error("a paid invoice without a time is none")
+	}
+	failed := contracts.Subscription{Invoices: map[string]contracts.Invoice{"in_1": {Attempts: 3, FailedAt: at(5)}}}
+	if n, _ := failing(failed); n != 3 {
+		t.Errorf("%d failures of an invoice without a time", n)
+	}
+}
+
+// Of failures that the subscription's good standing has overtaken no next attempt is told.
+// https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+func TestMutantNoNextAttemptOfOldFailures(t *testing.T) {
+	t.Parallel()
+	s := contracts.Subscription{Status: "active", AsOf: at(10), Invoices: map[string]contracts.Invoice{
+		"in_1": {Created: at(1), Attempts: 2, FailedAt: at(5), NextAttemptAt: at(50)}}}
+	if n, next := failing(s); n != 0 || !next.IsZero() {
+		t.Errorf("%d failures, the next attempt at %v", n, next)
+	}
+}
+
+// A subscription's first invoice is its first, however an event renders it.
+// https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason
+func TestMutantTheFirstInvoiceStaysTheFirst(t *testing.T) {
+	t.Parallel()
+	s, c := both(t, ev("a", "customer.subscription.created", 0, snapshot("active")),
+		ev("b", "invoice.payment_failed", 1, bill("in_1", 0, 1, `"billing_reason":"subscription_create"`)),
+		ev("c", "invoice.voided", 2, bill("in_1", 0, 1, `"billing_reason":null`)))
+	if !s.Invoices["in_1"].First || c.Status != "" {
+		t.Errorf("%+v: the customer is %q", s.Invoices["in_1"], c.Status)
+	}
+}
+
+// What is known of a customer, when several events of one second say it: the customer
+// object before a copy on an invoice, then the later event's id; of leads that are named,
+// the first. A deletion counts from the first time that it is told.
+// https://docs.stripe.com/webhooks#event-ordering
+func TestMutantWhoSaysIt(t *testing.T) {
+	t.Parallel()
+	_, c := both(t, ev("a", "customer.updated", 5, `{"id":"cus_1","phone":"06 39 98 01 01"}`),
+		ev("b", "invoice.paid", 5, bill("in_1", 5, 1, `"customer_phone":"06 39 98 01 02"`)))
+	if c.Phone != "+33639980101" {
+		t.Errorf("phone %s", c.Phone)
+	}
+	_, c = both(t, ev("a", "customer.updated", 5, `{"id":"cus_1","metadata":{"lead_id":"99"}}`), ev("b", "customer.updated", 5, `{"id":"cus_1","metadata":{"lead_id":"11"}}`))
+	if c.LeadRef != "99" || len(c.Refs) != 2 {
+		t.Errorf("lead %s of %+v", c.LeadRef, c.Refs)
+	}
+	session := func(id, lead string) []byte {
+		return ev(id, "checkout.session.completed", 5, `{"id":"cs_1","customer":"cus_1","mode":"payment","client_reference_id":"`+lead+`"}`)
+	}
+	if _, c = both(t, session("a", "99"), session("b", "11")); c.LeadRef != "99" {
+		t.Errorf("lead %s of %+v", c.LeadRef, c.Refs)
+	}
+	if _, c = both(t, ev("a", "customer.deleted", 5, `{"id":"cus_1"}`), ev("b", "customer.deleted", 9, `{"id":"cus_1"}`)); !c.DeletedAt.Equal(at(5)) {
+		t.Errorf("deleted at %v", c.DeletedAt)
+	}
+}
+
+// A lead that the former release knew a customer by is the first of those that events name.
+// One that is named in both ways counts as each.
+func TestMutantRefs(t *testing.T) {
+	t.Parallel()
+	c := contracts.Customer{LeadRef: "55", Facts: map[string]contracts.Facted{"lead_ref": {At: at(3), Event: "evt_m"}}}
+	later := contracts.LeadRef{ID: "77", Kind: refReference, At: at(5), Event: "evt_a"}
+	addRef(&c, later)
+	if diff := cmp.Diff([]contracts.LeadRef{{ID: "55", Kind: refReference, At: at(3), Event: "evt_m"}, later}, c.Refs); diff != "" || c.LeadRef != "55" {
+		t.Errorf("%s is the lead, of (-want +got)\n%s", c.LeadRef, diff)
+	}
+	sure := contracts.LeadRef{ID: "77", Kind: refMetadata, At: at(9), Event: "evt_z"}
+	addRef(&c, sure)
+	if diff := cmp.Diff([]contracts.LeadRef{sure, {ID: "55", Kind: refReference, At: at(3), Event: "evt_m"}, later}, c.Refs); diff != "" || c.LeadRef != "77" {
+		t.Errorf("%s is the lead, of (-want +got)\n%s", c.LeadRef, diff)
+	}
+	early := contracts.LeadRef{ID: "77", Kind: refReference, At: at(1), Event: "evt_b"}
+	for _, r := range []contracts.LeadRef{early, later} { // the same once more, earlier and later
+		addRef(&c, r)
+	}
+	if got := c.Refs[1]; len(c.Refs) != 3 || got != early {
+		t.Errorf("named first at second 1: %+v", c.Refs)
+	}
+}
+
+// Of a subscription whose state nobody told, nothing runs: a deleted customer's access ends.
+// https://docs.stripe.com/api/customers/delete
+func TestMutantDeletedWithASubscriptionNobodyTold(t *testing.T) {
+	t.Parallel()
+	_, c := both(t, ev("a", "checkout.session.completed", 0, `{"id":"cs_1","customer":"cus_1","subscription":"sub_1","mode":"subscription","payment_status":"paid"}`),
+		ev("b", "customer.deleted", 9, `{"id":"cus_1"}`))
+	if c.Status != contracts.CustomerChurned || c.Access != contracts.AccessStopped {
+		t.Errorf("%s, access %s", c.Status, c.Access)
+	}
+}
+
+// One who bought something, and whose subscription never was paid, has not left.
+// https://docs.stripe.com/billing/subscriptions/overview#payment-window
+func TestMutantABuyerWhoseSubscriptionNeverRan(t *testing.T) {
+	t.Parallel()
+	_, c := both(t, ev("a", "checkout.session.completed", 0, `{"id":"cs_1","customer":"cus_1","mode":"payment","payment_status":"paid"}`),
+		ev("b", "customer.subscription.created", 1, snapshot("active")), ev("c", "invoice.voided", 2, bill("in_1", 1, 1, `"billing_reason":"subscription_create"`)),
+		ev("d", "customer.subscription.deleted", 3, snapshot("canceled")))
+	if c.Status != contracts.CustomerClient || c.Access != contracts.AccessActive {
+		t.Errorf("%s, access %s", c.Status, c.Access)
+	}
 }

@@ -44,27 +44,35 @@ var stages = map[string][][2]string{
 const (
 	// leastKilled is the share of mutants that tests must notice, in percent.
 	leastKilled = 90
+	// drawsEach is how much the property tests draw for each mutant, drawsAgain how much for
+	// those that survive it: as much as they do in `make test`.
+	drawsEach, drawsAgain = 40, 200
 	// patience is how long a stage's tests may take; a mutant that never ends is killed.
-	patience = time.Minute
+	patience = 2 * time.Minute
 )
 
 func main() {
 	root := flag.String("root", ".", "the repository")
 	only := flag.String("only", "", "one package instead of all")
+	those := flag.String("those", "", "a file that names mutants, one a line, as they are printed: only those")
 	workers := flag.Int("workers", 2, "test runs at a time")
 	flag.Parse()
-	if err := run(context.Background(), *root, *only, *workers); err != nil {
+	if err := run(context.Background(), *root, *only, *those, *workers); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, root, only string, workers int) error {
+func run(ctx context.Context, root, only, those string, workers int) error {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
 	}
 	explained, err := readSurvivors(filepath.Join(root, "internal/tools/mutants/survivors.md"))
+	if err != nil {
+		return err
+	}
+	named, err := readNames(those)
 	if err != nil {
 		return err
 	}
@@ -74,7 +82,7 @@ func run(ctx context.Context, root, only string, workers int) error {
 		if only != "" && pkg != only {
 			continue
 		}
-		f, err := try(ctx, root, pkg, workers, explained)
+		f, err := try(ctx, root, pkg, workers, explained, named)
 		if err != nil {
 			failed = append(failed, err)
 		}
@@ -98,8 +106,8 @@ type figures struct {
 
 func (f figures) percent() float64 { return 100 * float64(f.killed) / float64(max(1, f.mutants)) }
 
-// try runs all mutants of one package.
-func try(ctx context.Context, root, pkg string, workers int, explained map[string]bool) (figures, error) {
+// try runs the mutants of one package: all, or those that are named.
+func try(ctx context.Context, root, pkg string, workers int, explained, named map[string]bool) (figures, error) {
 	began := time.Now()
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
@@ -115,10 +123,18 @@ func try(ctx context.Context, root, pkg string, workers int, explained map[strin
 		return figures{}, err
 	}
 	for i := range stages[pkg] { // without a mutant the tests are green, or all would seem killed
-		if killed, out := tests.run(ctx, i, 0); killed {
+		if killed, out := tests.run(ctx, i, 0, drawsEach); killed {
 			return figures{}, fmt.Errorf("%s: the tests fail without a mutant:\n%s", pkg, out)
 		}
 	}
+	numbers := make([]int, 0, len(mutants)) // which of them is awake, by its place below
+	for n, m := range mutants {
+		if named == nil || named[m] {
+			mutants[len(numbers)] = m
+			numbers = append(numbers, n+1)
+		}
+	}
+	mutants = mutants[:len(numbers)]
 	alive := make([]bool, len(mutants))
 	next := make(chan int)
 	var wg sync.WaitGroup
@@ -126,9 +142,11 @@ func try(ctx context.Context, root, pkg string, workers int, explained map[strin
 		wg.Go(func() {
 			for n := range next {
 				alive[n] = true
-				for i := 0; i < len(stages[pkg]) && alive[n]; i++ {
-					killed, _ := tests.run(ctx, i, n+1)
-					alive[n] = !killed
+				for _, draws := range []int{drawsEach, drawsAgain} {
+					for i := 0; i < len(stages[pkg]) && alive[n]; i++ {
+						killed, _ := tests.run(ctx, i, numbers[n], draws)
+						alive[n] = !killed
+					}
 				}
 				if alive[n] {
 					fmt.Println("  alive:", mutants[n])
@@ -192,6 +210,22 @@ func readSurvivors(name string) (map[string]bool, error) {
 	return explained, nil
 }
 
+// readNames reads the names of mutants, one a line; nil: all of them.
+func readNames(file string) (map[string]bool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	doc, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for line := range strings.Lines(string(doc)) {
+		names[strings.TrimPrefix(strings.TrimSpace(line), "alive: ")] = true
+	}
+	return names, nil
+}
+
 // binaries are compiled tests, one for each stage.
 type binaries struct {
 	stages [][2]string
@@ -227,8 +261,8 @@ func compile(ctx context.Context, root, pkg, dir string, overlay map[string]stri
 	return b, nil
 }
 
-// run runs one stage's tests with one mutant awake; 0: none.
-func (b binaries) run(ctx context.Context, stage, mutant int) (killed bool, out string) {
+// run runs one stage's tests with one mutant awake; 0: none. draws is RAPID_CHECKS.
+func (b binaries) run(ctx context.Context, stage, mutant, draws int) (killed bool, out string) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	args := []string{"-test.failfast", "-test.run", b.stages[stage][1]}
@@ -237,7 +271,7 @@ func (b binaries) run(ctx context.Context, stage, mutant int) (killed bool, out 
 	}
 	cmd := exec.CommandContext(ctx, b.paths[stage], args...)
 	cmd.Dir = b.dirs[stage]
-	cmd.Env = append(os.Environ(), "MUTANT="+strconv.Itoa(mutant), "RAPID_CHECKS=40", "GOMAXPROCS=2")
+	cmd.Env = append(os.Environ(), "MUTANT="+strconv.Itoa(mutant), "RAPID_CHECKS="+strconv.Itoa(draws), "GOMAXPROCS=2")
 	said, err := cmd.CombinedOutput()
 	return err != nil, string(said)
 }
