@@ -473,7 +473,7 @@ func TestWhenStripeCanNotSettleATie(t *testing.T) {
 func TestWhatAStatusOfStripesMeans(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]outcome.Reason{
-		400: "", 401: "", 402: "", 403: "", 404: "", 408: outcome.Unavailable, 409: outcome.Unavailable, 429: outcome.RateLimited,
+		0: outcome.Unavailable, 302: outcome.Unavailable, 400: "", 401: "", 402: "", 403: "", 404: "", 408: outcome.Unavailable, 409: outcome.Unavailable, 429: outcome.RateLimited,
 		500: outcome.Unavailable, 502: outcome.Unavailable, 503: outcome.Unavailable, 504: outcome.Unavailable,
 	} {
 		err := verdict(status)

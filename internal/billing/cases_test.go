@@ -377,6 +377,16 @@ func TestCase11Amounts(t *testing.T) {
 		{"a month and a year, not summed", item("1", `"unit_amount":2900,`+month) + "," + item("1", `"unit_amount":9900,`+year), "<nil>  <nil>"},
 		{"one month and three", item("1", `"unit_amount":2900,`+month) + "," + item("1", `"unit_amount":2900,"recurring":{"interval":"month","interval_count":3}`), "<nil>  <nil>"},
 		{"nothing, for free", item("1", `"unit_amount":0,`+month), "0 month 1"},
+		{"tiers, with a price of nothing beside them", item("5", `"unit_amount":0,"billing_scheme":"tiered",`+month), "<nil> month 1"},
+		{"what is used, and a base", `{"price":{"id":"u","unit_amount":20,"recurring":{"interval":"month","interval_count":1,"usage_type":"metered"}}},` + item("1", `"unit_amount":2900,`+month), "<nil> month 1"},
+		{"packages of nothing", item("5", `"unit_amount":100,"transform_quantity":{"divide_by":0,"round":"up"},`+month), "500 month 1"},
+		{"half a cent, up", item("1", `"unit_amount_decimal":"12.5",`+month), "13 month 1"},
+		{"less than half a cent, down", item("1", `"unit_amount_decimal":"12.49",`+month), "12 month 1"},
+		{"half a cent given back", item("1", `"unit_amount_decimal":"-12.5",`+month), "-13 month 1"},
+		{"less than half a cent given back", item("1", `"unit_amount_decimal":"-12.49",`+month), "-12 month 1"},
+		{"forty digits", item("1", `"unit_amount_decimal":"0.`+strings.Repeat("0", 37)+`1",`+month), "0 month 1"},
+		{"the most that every reader of JSON can read", item("1", `"unit_amount":9007199254740991,`+month), "9.007199254740991e+15 month 1"},
+		{"the same, given back", item("1", `"unit_amount":-9007199254740991,`+month), "-9.007199254740991e+15 month 1"},
 		{"before the discount", item("1", `"unit_amount":2900,`+month) + `],"x":[`, "2900 month 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,6 +7,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
 
 	"leadpipe/internal/outcome"
 )
@@ -71,5 +74,42 @@ func TestCheckOfTheKey(t *testing.T) {
 	cancel()
 	if err := s.Check(ctx); err == nil || outcome.Of(err).Kind != outcome.KindTemporary {
 		t.Errorf("given up: %v", err)
+	}
+	if _, err := s.Subscription(ctx, "sub_1"); err == nil || outcome.Of(err).Kind != outcome.KindTemporary {
+		t.Errorf("given up: %v", err)
+	}
+}
+
+// The client waits no longer for Stripe than a message can, writes no log, and measures
+// nothing for Stripe.
+func TestCheckThatTheClientIsQuiet(t *testing.T) {
+	t.Parallel()
+	measured := 0
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Stripe-Client-Telemetry") != "" {
+			measured++
+		}
+		w.Header().Set("Request-Id", "req_1")
+		_, _ = w.Write([]byte(`{"id":"sub_1","object":"subscription"}`))
+	}))
+	defer web.Close()
+	s, err := NewStripe("rk_test_1", web.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.Subscription(t.Context(), "sub_1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if measured > 0 {
+		t.Error("the client tells Stripe how long its calls took")
+	}
+	backend := s.client.B.(*stripe.BackendImplementation)
+	if log, ok := backend.LeveledLogger.(*stripe.LeveledLogger); !ok || log.Level != stripe.LevelNull {
+		t.Errorf("the client writes a log: %+v", backend.LeveledLogger)
+	}
+	if wait := backend.HTTPClient.Timeout; wait != 10*time.Second {
+		t.Errorf("the client waits for %v", wait)
 	}
 }

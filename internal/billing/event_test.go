@@ -2,6 +2,7 @@ package billing
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,39 @@ func TestEventsThatAPersonMustSee(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// What can't be an object of Stripe's is refused for good, and says what it was.
+func TestEventsOfOddObjects(t *testing.T) {
+	t.Parallel()
+	const (
+		customer, sub, paid, failed, checkout = "customer.updated", "customer.subscription.updated", "invoice.paid", "invoice.payment_failed", "checkout.session.completed"
+		session                               = "reading the checkout session"
+		price                                 = `{"id":"sub_1","customer":"cus_1","status":"active","items":{"data":[{"price":{%s}}]}}`
+	)
+	for _, c := range []struct{ eventType, object, says string }{
+		{customer, `{"id":5}`, "reading the customer"}, {customer, `{"id":""}`, "reading the customer"}, {customer, `{"id":"a b"}`, "reading the customer"},
+		{checkout, `{"id":5}`, session}, {checkout, `{"id":"cs_1","customer":"a b"}`, session}, {checkout, `{"id":"cs_1","customer":"cus_1","subscription":"a b"}`, session},
+		{checkout, `{"id":"a b","customer":null,"mode":"payment"}`, session},
+		{paid, `{"id":5}`, "reading the invoice"}, {paid, `{"id":"","customer":"cus_1"}`, "reading the invoice"}, {paid, `{"id":"in_1","customer":""}`, "reading the invoice"},
+		{paid, `{"id":"in_1","customer":"cus_1","subscription":"a b"}`, "reading the invoice"},
+		{failed, `{"id":"in_1","customer":"cus_1","attempt_count":-1}`, "attempt count"}, {failed, `{"id":"in_1","customer":"cus_1","attempt_count":101}`, "attempt count"},
+		{sub, `{"id":5}`, "reading the subscription"}, {sub, `{"id":"","customer":"cus_1","status":"active"}`, "no id"}, {sub, `{"id":"sub_1","customer":"","status":"active"}`, "no customer"},
+		{sub, `{"id":"sub_1","customer":"cus_1"}`, "no status"},
+		{sub, fmt.Sprintf(price, `"unit_amount":9007199254740992`), "out of range"}, {sub, fmt.Sprintf(price, `"unit_amount":-9007199254740992`), "out of range"},
+		{sub, fmt.Sprintf(price, `"unit_amount_decimal":"1e5"`), "out of range"}, {sub, fmt.Sprintf(price, `"unit_amount_decimal":"1`+strings.Repeat("0", 38)+`"`), "out of range"},
+		{sub, fmt.Sprintf(price, `"unit_amount_decimal":"0.`+strings.Repeat("0", 39)+`"`), "out of range"},
+		{sub, fmt.Sprintf(price, `"unit_amount":9007199254740991},"quantity":2}, {"price":{"unit_amount":1`), "out of range"},
+		{sub, fmt.Sprintf(price, `"unit_amount":9007199254740991}}, {"price":{"unit_amount":1`), "out of range"},
+	} {
+		_, err := decode(event(c.eventType, c.object))
+		if err == nil || outcome.Of(err).Kind != outcome.KindPermanent || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s %s: %v", c.eventType, c.object, err)
+		}
+	}
+	if e := mustDecode(t, event(failed, `{"id":"in_1","customer":"cus_1","attempt_count":100}`)); e.invoice.attempts != 100 {
+		t.Errorf("%d attempts", e.invoice.attempts)
 	}
 }
 

@@ -63,6 +63,41 @@ func TestMutantLifecycle(t *testing.T) {
 	}
 }
 
+// An end that an update tells is final too; and so is one that a former release kept with
+// the status that the event showed.
+// https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+func TestMutantAnEndIsFinal(t *testing.T) {
+	t.Parallel()
+	s, _ := both(t, ev("a", "customer.subscription.updated", 5, snapshot("canceled")), ev("b", "customer.subscription.updated", 9, snapshot("active")))
+	if s.Status != "canceled" {
+		t.Errorf("%s", s.Status)
+	}
+	former := contracts.Snapshot{Created: 5, Rank: rankDeleted, State: contracts.SubscriptionState{Status: "active"}}
+	if compare(former, contracts.Snapshot{Created: 9, Rank: rankUpdated, State: contracts.SubscriptionState{Status: "active"}}) <= 0 {
+		t.Error("what came after the end outweighs it")
+	}
+}
+
+// An update that changes nothing of what is kept follows no state, not even its own.
+// https://docs.stripe.com/webhooks#event-ordering
+func TestMutantAnUpdateThatChangesNothing(t *testing.T) {
+	t.Parallel()
+	update := func(id, before, now string) []byte {
+		return []byte(strings.Replace(string(ev(id, "customer.subscription.updated", 5, snapshot(now))), `"data":{`, `"data":{"previous_attributes":{"status":"`+before+`"},`, 1))
+	}
+	if s, _ := both(t, update("z", "incomplete", "active"), update("b", "active", "past_due"), update("a", "past_due", "past_due")); s.Status != "past_due" {
+		t.Errorf("%s", s.Status)
+	}
+}
+
+// Two events of one second that show the same state leave nothing to ask Stripe.
+// https://docs.stripe.com/webhooks#handle-duplicate-events
+func TestMutantTheSameStateTwice(t *testing.T) {
+	d := newDesk(t, reading(snapshot("past_due")))
+	d.handle(ev("a", "customer.subscription.updated", 5, snapshot("active")), ev("b", "customer.subscription.updated", 5, snapshot("active")))
+	d.want("subscription.sub_1", "status", "active")
+}
+
 // The event says that it is deleted, whatever status the object shows.
 // https://docs.stripe.com/api/events/types#event_types-customer.subscription.deleted
 func TestMutantDeletedWithAnotherStatus(t *testing.T) {
@@ -334,6 +369,27 @@ func TestMutantWhoSaysIt(t *testing.T) {
 	if c.Phone != "+33639980101" {
 		t.Errorf("phone %s", c.Phone)
 	}
+	// From the least sure to the surest; the id of each event is before those of the surer ones,
+	// and then behind them.
+	says := func(source int, id string) []byte {
+		phone := fmt.Sprintf("+3363998010%d", source)
+		switch source {
+		case 0:
+			return ev(id, "invoice.paid", 5, bill("in_1", 5, 1, `"customer_phone":"`+phone+`"`))
+		case 1:
+			return ev(id, "checkout.session.completed", 5, `{"id":"cs_1","customer":"cus_1","customer_details":{"phone":"`+phone+`"}}`)
+		case 2:
+			return ev(id, "customer.created", 5, `{"id":"cus_1","phone":"`+phone+`"}`)
+		}
+		return ev(id, "customer.updated", 5, `{"id":"cus_1","phone":"`+phone+`"}`)
+	}
+	for surer := 1; surer <= 3; surer++ {
+		for _, ids := range [][2]string{{"a", "b"}, {"b", "a"}} {
+			if _, c = both(t, says(surer-1, ids[0]), says(surer, ids[1])); c.Phone != fmt.Sprintf("+3363998010%d", surer) {
+				t.Errorf("source %d beside %d, event %s: %s", surer, surer-1, ids[1], c.Phone)
+			}
+		}
+	}
 	_, c = both(t, ev("a", "customer.updated", 5, `{"id":"cus_1","metadata":{"lead_id":"99"}}`), ev("b", "customer.updated", 5, `{"id":"cus_1","metadata":{"lead_id":"11"}}`))
 	if c.LeadRef != "99" || len(c.Refs) != 2 {
 		t.Errorf("lead %s of %+v", c.LeadRef, c.Refs)
@@ -393,5 +449,49 @@ func TestMutantABuyerWhoseSubscriptionNeverRan(t *testing.T) {
 		ev("d", "customer.subscription.deleted", 3, snapshot("canceled")))
 	if c.Status != contracts.CustomerClient || c.Access != contracts.AccessActive {
 		t.Errorf("%s, access %s", c.Status, c.Access)
+	}
+}
+
+// The record of an end says all that the spreadsheet's Churn tab shows of it, and whose
+// account it was.
+func TestMutantAnEndSaysWhatEnded(t *testing.T) {
+	d := newDesk(t, nil)
+	account := func(raw []byte) []byte { return said("acct_9", raw) }
+	d.handle(account(ev("a", "customer.created", 0, `{"id":"cus_1","email":"camille@example.com"}`)),
+		account(ev("b", "customer.subscription.created", 1, snapshot("active"))),
+		account(ev("c", "customer.subscription.deleted", 9, snapshot("canceled", `"cancellation_details":{"reason":"payment_failed"}`))))
+	got := get[contracts.Churn](d, contracts.KeyChurn("sub_1"))
+	amount := int64(2900)
+	want := contracts.Churn{SubscriptionID: "sub_1", CustomerID: "cus_1", Email: "camille@example.com", PriceID: "price_1", Amount: &amount, Currency: "eur",
+		EndedAt: at(9), Reason: "payment_failed", Account: "acct_9"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// A customer's number is kept as E.164, however it was typed; what was empty before and is
+// empty now was not taken away.
+// https://docs.stripe.com/api/customers/object#customer_object-phone
+func TestMutantNumbersAreKeptAsE164(t *testing.T) {
+	t.Parallel()
+	emptied := func(before string) []byte {
+		return []byte(strings.Replace(string(ev("b", "customer.updated", 9, `{"id":"cus_1","phone":"","name":"Camille"}`)), `"data":{`, `"data":{"previous_attributes":{"phone":`+before+`},`, 1))
+	}
+	for before, want := range map[string]string{`""`: "+33639980102", `null`: "+33639980102", `"06 39 98 01 02"`: ""} {
+		_, c := both(t, ev("a", "customer.created", 0, `{"id":"cus_1","phone":"06 39 98 01 02"}`), emptied(before))
+		if c.Phone != want {
+			t.Errorf("it was %s and is empty: %q", before, c.Phone)
+		}
+	}
+}
+
+// To people an end is an end, whichever of its two fields tells it.
+// https://docs.stripe.com/billing/subscriptions/billing-mode
+func TestMutantEitherFieldTellsOfAnEnd(t *testing.T) {
+	t.Parallel()
+	for more, want := range map[string]bool{`"cancel_at_period_end":true`: true, `"cancel_at":1796000000`: true, `"cancel_at_period_end":false`: false} {
+		if s, _ := both(t, ev("a", "customer.subscription.updated", 5, snapshot("active", more))); s.CancelAtPeriodEnd != want {
+			t.Errorf("%s: %v", more, s.CancelAtPeriodEnd)
+		}
 	}
 }

@@ -35,7 +35,7 @@ func (e *Event) readCustomer(object json.RawMessage, previous map[string]any, ev
 		e.about.rank = rankCustomerUpdated
 	}
 	for _, field := range []string{"email", "name", "phone"} {
-		if was, ok := previous[field].(string); ok && was != "" {
+		if was, _ := previous[field].(string); was != "" {
 			e.about.emptied = append(e.about.emptied, field) // if it is empty now
 		}
 	}

@@ -212,7 +212,7 @@ func (i itemObject) amount() (*int64, error) {
 	quantity := i.quantity()
 	// Sold by the package: 5 packages of 100 for 450 to 500 units.
 	// https://docs.stripe.com/api/prices/object#price_object-transform_quantity
-	if t := p.TransformQuantity; t != nil && t.DivideBy > 0 && quantity > 0 {
+	if t := p.TransformQuantity; t != nil && t.DivideBy > 0 {
 		whole, rest := quantity/t.DivideBy, quantity%t.DivideBy
 		if quantity = whole; rest > 0 && t.Round == "up" {
 			quantity++

@@ -32,8 +32,8 @@ import (
 // a stage kills does not reach the next. Each is a package and a pattern of its tests.
 var stages = map[string][][2]string{
 	"billing": {
-		{"billing", "Fields|Event|Generation|Part|Where|What|Amount|Access|IsAsIts|Bounded|Mutant|AnyOrder|Options|Errors"},
-		{"billing", "Case|Deleted|Uncollectible|Dunning|Text|Told|Tie|Takes|Hides|Who|Incomplete|Settle|Story|Failure|Real|Twice|Replay"},
+		{"billing", "Fields|Event|Generation|Part|Where|What|Amount|Access|IsAsIts|Bounded|Mutant|AnyOrder|Options|Errors|Check|WhatAStatus"},
+		{"billing", "Case|Deleted|Uncollectible|Dunning|Text|Told|Tie|Takes|Hides|Who|Incomplete|Settle|Story|Failure|Real|Twice|Replay|Nobody"},
 	},
 	"identity": {{"identity", "."}, {"billing", "Case|Story"}},
 	"delivery": {{"delivery", "."}},
