@@ -565,6 +565,8 @@ func TestAmount(t *testing.T) {
 	}{
 		{2900, "eur", "29,00 €"}, {5, "eur", "0,05 €"}, {123456789, "eur", "1 234 567,89 €"}, {-2900, "eur", "-29,00 €"},
 		{2900, "usd", "29,00 $"}, {2900, "chf", "29,00 CHF"}, {2900, "jpy", "2 900 JPY"}, {2900, "tnd", "2,900 TND"}, {2900, "", "29,00"},
+		{1000, "bhd", "1,000 BHD"}, {1000, "jod", "1,000 JOD"}, {1000, "kwd", "1,000 KWD"}, {1000, "omr", "1,000 OMR"}, {2900, "gbp", "29,00 £"},
+		{0, "eur", "0,00 €"}, {-2950, "eur", "-29,50 €"}, {-5, "eur", "-0,05 €"}, {-12300, "eur", "-123,00 €"},
 	} {
 		if got := amount(tt.minor, tt.currency); got != tt.want {
 			t.Errorf("%d %s: %q, want %q", tt.minor, tt.currency, got, tt.want)

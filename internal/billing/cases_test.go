@@ -277,8 +277,8 @@ func TestCase07ATextThatCanNotBeRendered(t *testing.T) {
 	d.want("subscription.sub_1", "access", "suspended")
 	d.wantTexts()
 	d.want("incident.billing-template", "count", "3")
-	if reason := d.field("incident.billing-template", "reason"); !strings.Contains(reason, "SMS_PAYMENT_FAILED_TEXT") {
-		t.Error(reason)
+	if i, reason := d.incident("billing-template"); !strings.Contains(i.Reason, "SMS_PAYMENT_FAILED_TEXT") || reason != "malformed" || i.Sequence != 3 {
+		t.Errorf("%s: %+v", reason, i)
 	}
 	for n := range 3 { // a replay
 		d.handle(failed("in_1", "Bo", n+1))

@@ -495,3 +495,61 @@ func TestMutantEitherFieldTellsOfAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// A trial makes a client, whatever becomes of its first invoice; and of a subscription that
+// is active, only the first invoice tells that it never ran.
+// https://docs.stripe.com/billing/subscriptions/trials
+func TestMutantSinceWhenItIsAClient(t *testing.T) {
+	t.Parallel()
+	first := bill("in_1", 0, 1, `"billing_reason":"subscription_create"`)
+	if _, c := both(t, ev("a", "customer.subscription.created", 3, snapshot("trialing")), ev("b", "invoice.voided", 9, first)); !c.Since.Equal(at(3)) {
+		t.Errorf("a trial since %v", c.Since)
+	}
+	if _, c := both(t, ev("a", "customer.subscription.created", 3, snapshot("active")), ev("b", "invoice.voided", 9, bill("in_2", 5, 1))); !c.Since.Equal(at(3)) {
+		t.Errorf("active since %v", c.Since)
+	}
+}
+
+// From an hour after the first invoice on, nobody sits before the form any more. A text that
+// was sent is not sent again, though the records it belonged to were deleted.
+// https://docs.stripe.com/billing/subscriptions/overview#payment-window
+func TestMutantWhenAFirstFailureIsTold(t *testing.T) {
+	first := bill("in_1", 0, 1, `"billing_reason":"subscription_create"`)
+	for after, want := range map[int64][]string{3599: nil, 3600: {"in_1.1 queued"}} {
+		t.Run(fmt.Sprint(after), func(t *testing.T) {
+			d := newDesk(t, nil)
+			d.handle(ev("a", "customer.subscription.created", 0, snapshot("active")), ev("b", "invoice.payment_failed", after, first))
+			d.wantTexts(want...)
+		})
+	}
+	t.Run("sent before", func(t *testing.T) {
+		d := newDesk(t, nil)
+		d.put(contracts.KeySMS(contracts.SMSPaymentFailed, "in_1.1"), contracts.SMS{Kind: contracts.SMSPaymentFailed, To: "+33639980102", Body: "…",
+			Status: contracts.SMSDelivered, QueuedAt: at(0), ExpiresAt: at(9), Cause: "in_1.1"})
+		d.handle(ev("b", "invoice.payment_failed", 9*dayLong, first))
+		d.wantTexts("in_1.1 delivered")
+	})
+}
+
+// A payment takes back each text about its invoice that is not on its way; and a lead's
+// number that can't be a mobile one gets none.
+func TestMutantTexts(t *testing.T) {
+	t.Run("a payment takes all back", func(t *testing.T) {
+		d := newDesk(t, nil)
+		d.handle(ev("a", "customer.subscription.created", 0, snapshot("active")))
+		for n := range 3 {
+			d.handle(ev(fmt.Sprint("f", n), "invoice.payment_failed", int64(n+30)*dayLong, bill("in_1", 30*dayLong, n+1)))
+		}
+		d.wantTexts("in_1.1 queued", "in_1.2 queued", "in_1.3 queued")
+		d.handle(ev("p", "invoice.paid", 40*dayLong, bill("in_1", 30*dayLong, 4)))
+		d.wantTexts("in_1.1 suppressed", "in_1.2 suppressed", "in_1.3 suppressed")
+	})
+	t.Run("a lead's landline", func(t *testing.T) {
+		d := newDesk(t, nil)
+		d.lead(contracts.Lead{ID: "77", Phone: "+33142278186"})
+		d.handle(ev("a", "customer.created", 0, `{"id":"cus_1","metadata":{"lead_id":"77"}}`),
+			ev("b", "invoice.payment_failed", 30*dayLong, strings.Replace(bill("in_1", 0, 1), "+33639980102", "", 1)))
+		d.want("customer.cus_1", "lead_id", "77")
+		d.wantTexts()
+	})
+}
