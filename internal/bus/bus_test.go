@@ -310,6 +310,32 @@ func TestBatchesGrowWithTheBacklogAndShrinkAgain(t *testing.T) {
 }
 
 // On three servers, with the durable's leader anywhere, also while one is gone.
+// What comes while the handler could not go on anyhow is handled at once with what came
+// before.
+func TestWaitGathers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	batches := make(chan int, 5)
+	var asked atomic.Bool
+	r.run(func(_ context.Context, msgs []contracts.Message) []error {
+		batches <- len(msgs)
+		return make([]error, len(msgs))
+	}, func(o *bus.Options) {
+		o.Max = 5
+		o.Wait = func() time.Duration {
+			asked.Store(true)
+			return time.Hour
+		}
+	})
+	r.send(1)
+	eventually(t, "the first message waits", asked.Load)
+	r.send(5)
+	if n := <-batches; n != 5 {
+		t.Errorf("a batch of %d messages, want 5", n)
+	}
+	eventually(t, "all settled", r.allSettled)
+}
+
 func TestLoopOnACluster(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, natstest.Cluster)

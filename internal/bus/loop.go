@@ -37,12 +37,13 @@ type Options struct {
 	Stream  string
 	Durable string
 	Handle  Handler
-	Max     int           // messages at a time; as many as are waiting, up to this
-	Gather  time.Duration // least time between two batches of a worker, to gather more; see gather
-	Workers int           // handlers side by side; 1 unless the order of effects allows more
-	Overdue time.Duration // how late what was handed back may come again; 0: DefaultOverdue
-	Group   string        // priority group of a durable with one active client
-	Store   *state.Store  // where incidents are recorded
+	Max     int                  // messages at a time; as many as are waiting, up to this
+	Gather  time.Duration        // least time between two batches of a worker, to gather more; see gather
+	Wait    func() time.Duration // how long the handler would wait for its provider's quota; more is gathered meanwhile. nil: never
+	Workers int                  // handlers side by side; 1 unless the order of effects allows more
+	Overdue time.Duration        // how late what was handed back may come again; 0: DefaultOverdue
+	Group   string               // priority group of a durable with one active client
+	Store   *state.Store         // where incidents are recorded
 	Log     *slog.Logger
 	Metrics *Metrics
 }
@@ -283,7 +284,9 @@ func (l *Loop) work(ctx, work context.Context) {
 
 // gather waits for a message, then takes what else is there, up to Max. So a batch is
 // one message while little happens and hundreds under load. With Gather, a batch after a
-// quiet time waits for a tenth of it only, for what belongs together to come together.
+// quiet time waits for a tenth of it only, for what belongs together to come together. With
+// Wait, what comes while the handler could not go on anyhow is in the same batch, and not in
+// the one after.
 func (l *Loop) gather(ctx context.Context, ended time.Time) (batch []delivery, last bool) {
 	first, ok := <-l.queue
 	if !ok {
@@ -295,8 +298,8 @@ func (l *Loop) gather(ctx context.Context, ended time.Time) (batch []delivery, l
 		most = 1
 	}
 	var enough <-chan time.Time
-	if l.o.Gather > 0 && ctx.Err() == nil {
-		t := time.NewTimer(max(l.o.Gather/10, l.o.Gather-time.Since(ended)))
+	if wait := l.wait(ended); wait > 0 && ctx.Err() == nil {
+		t := time.NewTimer(wait)
 		defer t.Stop()
 		enough = t.C
 	}
@@ -326,6 +329,17 @@ func (l *Loop) gather(ctx context.Context, ended time.Time) (batch []delivery, l
 		}
 	}
 	return batch, false
+}
+
+// wait is how long a batch waits for more, when the one before ended at a time.
+func (l *Loop) wait(ended time.Time) (wait time.Duration) {
+	if l.o.Gather > 0 {
+		wait = max(l.o.Gather/10, l.o.Gather-time.Since(ended))
+	}
+	if l.o.Wait != nil {
+		wait = max(wait, l.o.Wait())
+	}
+	return wait
 }
 
 // closed is how long the gate asks to wait before the next try; 0: it is open.

@@ -21,35 +21,55 @@ const (
 	maxLooks = 2
 )
 
+// A task is rows that are to be made what they should be, by one look and its writes
+// after the other.
+type task struct {
+	jobs  []*job
+	began time.Time
+	idle  int // looks in a row after which no row was done
+}
+
+// left are the rows that are not done.
+func (t *task) left() []*job {
+	return slices.DeleteFunc(slices.Clone(t.jobs), func(j *job) bool { return j.done })
+}
+
 // apply makes rows what they should be. It ends when these rows are in the sheet, or set
 // aside, whatever else changes meanwhile. What it has done stays done when it fails.
 func (w *Writer) apply(ctx context.Context, jobs []*job) error {
-	began, idle := w.client.now(), 0
-	for {
-		left := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return j.done })
-		if len(left) == 0 {
-			return nil
-		}
-		if w.pages == nil {
-			if err := w.sync(ctx); err != nil {
-				return err
-			}
-		}
-		before := len(left)
-		if err := w.step(ctx, w.part(left)); err != nil {
+	t := &task{jobs: jobs, began: w.client.now()}
+	for len(t.left()) > 0 {
+		if err := w.advance(ctx, t); err != nil {
 			return err
 		}
-		after := len(slices.DeleteFunc(left, func(j *job) bool { return j.done }))
-		if idle++; after < before {
-			idle = 0
-		}
-		switch {
-		case idle >= maxRounds:
-			return moving()
-		case after > 0 && idle == 0 && w.client.now().Sub(began) > 3*patience:
-			return outcome.Temporary(outcome.Conflict, fmt.Errorf("%d rows wait for quota", after))
+		if left := len(t.left()); left > 0 && t.idle == 0 && w.client.now().Sub(t.began) > 3*patience {
+			return outcome.Temporary(outcome.Conflict, fmt.Errorf("%d rows wait for quota", left))
 		}
 	}
+	return nil
+}
+
+// advance looks at rows of a task once, and writes what is to be written next.
+func (w *Writer) advance(ctx context.Context, t *task) error {
+	left := t.left()
+	if len(left) == 0 {
+		return nil
+	}
+	if w.pages == nil {
+		if err := w.sync(ctx); err != nil {
+			return err
+		}
+	}
+	if err := w.step(ctx, w.part(left)); err != nil {
+		return err
+	}
+	if t.idle++; len(t.left()) < len(left) {
+		t.idle = 0
+	}
+	if t.idle >= maxRounds {
+		return moving()
+	}
+	return nil
 }
 
 // part picks rows that one call can look at: as many as there is room for in the ranges

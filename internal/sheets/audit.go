@@ -3,6 +3,7 @@ package sheets
 import (
 	"context"
 	"slices"
+	"time"
 
 	"leadpipe/internal/outcome"
 )
@@ -19,8 +20,7 @@ const (
 type audit struct {
 	keys     *[numTabs]known
 	begun    bool
-	repairs  bool // the last slice did
-	tab, row int  // the next slice
+	tab, row int // the next slice
 	restarts int
 	ends     [numTabs]int // the rows that there were: those that are added meanwhile are right, and an audit has an end
 	syncs    int          // as many as the writer had made: with each, rows may have moved
@@ -41,12 +41,13 @@ func (w *Writer) Audit(ctx context.Context) (repaired int, err error) {
 			w.repairs.Add(float64(a.repaired))
 			return a.repaired, err
 		}
-		// A slice is a reading; where it finds something it takes one more, and two writes.
-		reads, writes := 1, 0
-		if a.repairs {
-			reads, writes = 2, 2
+		// A slice is one look, and where rows are being written up to two writes: for room and
+		// for keys, or for cells.
+		writes := 0
+		if w.writing() {
+			writes = 2
 		}
-		if err := w.client.setAside(ctx, reads, writes); err != nil {
+		if err := w.client.setAside(ctx, 1, writes); err != nil {
 			return a.repaired, err
 		}
 	}
@@ -56,14 +57,23 @@ func (w *Writer) slice(ctx context.Context, a *audit) (done bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.client.spends = true
-	defer func() { w.client.spends = false }()
-	before := a.repaired
-	defer func() { a.repairs = a.repaired > before || !a.begun }()
+	began := time.Now()
+	defer func() {
+		w.client.spends = false
+		w.slices.Observe(time.Since(began).Seconds())
+	}()
 	err = w.persist(ctx, func(ctx context.Context) error {
 		done, err = w.next(ctx, a)
 		return err
 	})
 	return done, err
+}
+
+// writing says whether an audit is writing rows.
+func (w *Writer) writing() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.repair != nil
 }
 
 // auditSmall is an audit of a spreadsheet that is no more than a slice, at once.
@@ -83,6 +93,9 @@ func (w *Writer) next(ctx context.Context, a *audit) (done bool, err error) {
 	if !a.begun {
 		return false, w.begin(ctx, a)
 	}
+	if w.repair != nil {
+		return false, w.goOn(ctx, a)
+	}
 	if w.pages == nil || a.syncs != w.syncs {
 		return false, w.restart(ctx, a)
 	}
@@ -91,7 +104,8 @@ func (w *Writer) next(ctx context.Context, a *audit) (done bool, err error) {
 		return false, err
 	}
 	if len(jobs) > 0 {
-		return false, w.repair(ctx, a, jobs)
+		w.repair = &task{jobs: jobs}
+		return false, w.goOn(ctx, a)
 	}
 	for a.tab < numTabs {
 		p := w.pages[a.tab]
@@ -111,6 +125,7 @@ func (w *Writer) next(ctx context.Context, a *audit) (done bool, err error) {
 // aside.
 func (w *Writer) begin(ctx context.Context, a *audit) error {
 	w.round++
+	w.repair = nil // of an audit that did not come to its end
 	clear(w.refused)
 	clear(w.barred)
 	clear(w.closed)
@@ -258,17 +273,22 @@ func (w *Writer) compare(ctx context.Context, a *audit) error {
 		}
 	}
 	a.row = b.endRow
-	if len(jobs) == 0 {
-		return nil
+	if len(jobs) > 0 {
+		w.repair = &task{jobs: jobs}
 	}
-	return w.repair(ctx, a, jobs)
+	return nil
 }
 
-// repair writes rows that an audit found wrong. Where that does not end it is not the
-// audit's end: the next one finds them again.
-func (w *Writer) repair(ctx context.Context, a *audit, jobs []*job) error {
-	err := w.apply(ctx, jobs)
-	for _, j := range jobs {
+// goOn writes rows that an audit found wrong, as far as one look goes. Where that does not
+// end it is not the audit's end: the next one finds them again.
+func (w *Writer) goOn(ctx context.Context, a *audit) error {
+	t := w.repair
+	err := w.advance(ctx, t)
+	if err == nil && len(t.left()) > 0 {
+		return nil
+	}
+	w.repair = nil
+	for _, j := range t.jobs {
 		if j.done && !j.aside {
 			a.repaired++
 		}
@@ -279,4 +299,16 @@ func (w *Writer) repair(ctx context.Context, a *audit, jobs []*job) error {
 		return nil
 	}
 	return err
+}
+
+// overtaken drops rows from what an audit is writing: what a change says of them is newer.
+func (w *Writer) overtaken(jobs []*job) {
+	if w.repair == nil {
+		return
+	}
+	newer := make(map[rowID]bool, len(jobs))
+	for _, j := range jobs {
+		newer[j.id] = true
+	}
+	w.repair.jobs = slices.DeleteFunc(w.repair.jobs, func(j *job) bool { return newer[j.id] })
 }

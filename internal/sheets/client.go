@@ -118,6 +118,19 @@ func (c *client) setAside(ctx context.Context, reads, writes int) error {
 	return nil
 }
 
+// lookAndWrite is how many reads, and how many writes, a few new rows take.
+const lookAndWrite = 2
+
+// wait is how long it takes until there is quota for a few new rows.
+func (c *client) wait() time.Duration {
+	return max(c.until(c.reads), c.until(c.writes))
+}
+
+func (c *client) until(limit *rate.Limiter) time.Duration {
+	missing := min(lookAndWrite, float64(limit.Burst())) - limit.TokensAt(c.now())
+	return max(0, time.Duration(missing/float64(limit.Limit())*float64(time.Second)))
+}
+
 // slowly is the pause before each call that is paid for while changes come.
 const slowly = 3 * time.Second
 
@@ -148,9 +161,9 @@ func (c *client) awaitWrite(ctx context.Context) error {
 }
 
 // spareRead says whether a read that could be done without would leave enough for
-// those that could not.
+// those that could not. An audit's are paid for.
 func (c *client) spareRead() bool {
-	return c.reads.TokensAt(c.now()) >= float64(c.reads.Burst())/2
+	return c.spends || c.reads.TokensAt(c.now()) >= float64(c.reads.Burst())/2
 }
 
 func (c *client) call(ctx context.Context, quota *rate.Limiter, method string, do func(context.Context) error) error {

@@ -31,16 +31,19 @@
 // is below the last row, before it writes and after; so a changed row costs the same
 // however many there are. Where a key is not where it was, all keys are read again and
 // what a wrong moment did to them is mended. An audit (audit.go) compares rows with the
-// records of their keys in slices, and adds what is missing in slices; between two of
-// them changes go first, and the calls of a slice are paid for before it begins. It ends
-// at the rows that there were when it began.
+// records of their keys in slices, and adds what is missing in slices: a slice is one look
+// and what is to be written next. Between two of them changes go first, also those of the
+// very rows that the audit is writing, and the calls of a slice are paid for before it
+// begins. It ends at the rows that there were when it began. Where quota is short, changes
+// wait for it before they are handled and not one by one within it (Wait).
 //
 // What Google does not let us write is set aside by its place (faults.go): a cell, a
 // column, a protected or merged range, a tab. Everything else goes on, and one incident a
 // place says why until the place can be written.
 //
 // Columns are found by their heading (layout.go), wherever people have put them; of
-// several with a heading of ours, the one that holds what ours should. Times are serial
+// several with a heading of ours, the one that holds what ours should, or else stands where
+// ours should. Times are serial
 // numbers on the clocks of the spreadsheet's time zone, and amounts are in the currency's
 // major unit (render.go).
 //

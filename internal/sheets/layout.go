@@ -1,6 +1,7 @@
 package sheets
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -113,10 +114,16 @@ func locate(t int, grid [][]string, width int, covered func(row, col int) bool, 
 	return lay, fix, ""
 }
 
-// nearest picks, of several columns with the heading of a tab's column i, the one whose
-// neighbours are our neighbours; between equals the one on the right, since a person's
-// copy was put where there was nothing of ours yet.
-func nearest(t, i int, row []string, among []int, score func(c int) int) int {
+// content is what the cells of a column say of whether it is ours: how many show what
+// they should, and how many something else. A column of ours may show something else
+// too: what its records said before they changed.
+type content struct{ right, other int }
+
+// nearest picks, of several columns with the heading of a tab's column i, the one that
+// shows most of what is ours; between equals the one whose neighbours are our neighbours,
+// then the one that shows least of anything else, then the one on the right, since a
+// person's copy was put where there was nothing of ours yet.
+func nearest(t, i int, row []string, among []int, shows map[int]content) int {
 	names := tabs[t].names()
 	heading := func(c int) string {
 		if c >= 0 && c < len(row) {
@@ -124,18 +131,23 @@ func nearest(t, i int, row []string, among []int, score func(c int) int) int {
 		}
 		return ""
 	}
-	best, most := -1, 0
-	for _, c := range among {
-		n := 4 * score(c)
-		if i > 0 && heading(c-1) == names[i-1] {
-			n++
+	// beside says whether a column stands beside our column k; beside the first and the last
+	// on the outer side there is none of ours.
+	beside := func(c, k int) bool {
+		if k < 0 || k == len(names) {
+			return !slices.Contains(names, heading(c))
 		}
-		if i+1 < len(names) && heading(c+1) == names[i+1] {
-			n++
-		}
-		if best < 0 || n >= most {
-			best, most = c, n
-		}
+		return heading(c) == names[k]
 	}
-	return best
+	neighbours := func(c int) int { return truth(beside(c-1, i-1)) + truth(beside(c+1, i+1)) }
+	return slices.MaxFunc(among, func(a, b int) int {
+		return cmp.Or(shows[a].right-shows[b].right, neighbours(a)-neighbours(b), shows[b].other-shows[a].other, a-b)
+	})
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -227,8 +227,7 @@ func (w *Writer) locate(ctx context.Context, p *page, rows [][]string) (lay layo
 		width = max(width, len(r))
 	}
 	choose := func(head, i int, among []int) int {
-		scores := w.scores(ctx, p.tab, rows, head, i, among)
-		return nearest(p.tab, i, rows[head], among, func(c int) int { return scores[c] })
+		return nearest(p.tab, i, rows[head], among, w.contents(ctx, p.tab, rows, head, i, among))
 	}
 	covered := p.sheet.covered
 	lay, fix, insert = locate(p.tab, rows, width, covered, choose)
@@ -248,10 +247,10 @@ func (w *Writer) locate(ctx context.Context, p *page, rows [][]string) (lay layo
 	return lay, fix, insert, nil
 }
 
-// scores says of several columns with the same heading how much of what is in them is
+// contents says of several columns with the same heading how much of what is in them is
 // what should be in ours: the rows below the header tell.
-func (w *Writer) scores(ctx context.Context, t int, rows [][]string, head, i int, among []int) map[int]int {
-	out := map[int]int{}
+func (w *Writer) contents(ctx context.Context, t int, rows [][]string, head, i int, among []int) map[int]content {
+	out := map[int]content{}
 	body := rows[head+1:]
 	at := func(row []string, c int) string {
 		if c >= 0 && c < len(row) {
@@ -279,10 +278,11 @@ func (w *Writer) scores(ctx context.Context, t int, rows [][]string, head, i int
 		return out // the neighbours decide
 	}
 	for _, c := range among {
+		is := content{}
 		for _, row := range body {
 			if i == 0 {
 				if should[at(row, c)] != nil {
-					out[c]++
+					is.right++
 				}
 				continue
 			}
@@ -294,12 +294,13 @@ func (w *Writer) scores(ctx context.Context, t int, rows [][]string, head, i int
 				switch got := tabs[t].columns[i].kind.shown(at(row, c)); {
 				case got == "":
 				case got == w.shows(t, cells)[i]:
-					out[c]++
+					is.right++
 				default:
-					out[c]--
+					is.other++
 				}
 			}
 		}
+		out[c] = is
 	}
 	return out
 }

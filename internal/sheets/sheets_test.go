@@ -1230,3 +1230,76 @@ func TestAChangeWaitsForNoOther(t *testing.T) {
 	}
 	r.mustMatch(t)
 }
+
+// What a change says of a row stays said while an audit is writing that row: between the
+// audit's looks, changes go on, and the audit may have read the record before them.
+func TestAChangeOvertakesAnAudit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	r.fill(t, 0, sliceRows+100)
+	msgs := r.changes(t)
+	if err := w.Handle(t.Context(), msgs[:1])[0]; err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]string{} // names, by lead
+	a, between := &audit{}, 0
+	for done, look := false, 0; !done; look++ {
+		var err error
+		if done, err = w.slice(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range r.paper.page(t, "Leads").table() {
+			if want := said[row["id"]]; want != "" && row["name"] != want {
+				t.Fatalf("after look %d a row shows %q, and its change said %q", look, row["name"], want)
+			}
+		}
+		if w.repair == nil {
+			continue
+		}
+		between++
+		l := lead(30 + look)
+		l.Name = fmt.Sprint("renamed ", look)
+		said[l.ID] = l.Name
+		r.put(t, map[string]any{contracts.KeyLead(l.ID): l})
+		r.clock = r.clock.Add(10 * time.Second)
+		r.handle(t, w)
+	}
+	if between < 2 {
+		t.Errorf("%d changes came while rows were being written", between)
+	}
+	r.mustMatch(t)
+}
+
+// Where quota is short, Wait says how long it takes until a few new rows can be written at
+// once, and a Handle then waits for nothing.
+func TestWaitIsForQuota(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	w := r.writer(t)
+	if wait := w.Wait(); wait != 0 {
+		t.Errorf("a new writer waits %v", wait)
+	}
+	waited := time.Duration(0)
+	sleep := w.client.sleep
+	w.client.sleep = func(ctx context.Context, d time.Duration) error {
+		waited += max(0, d)
+		return sleep(ctx, d)
+	}
+	short := 0
+	for n := range 40 {
+		if wait := w.Wait(); wait > 0 {
+			short++
+			r.clock = r.clock.Add(wait)
+		}
+		waited = 0
+		r.put(t, leads(n, n+1))
+		r.handle(t, w)
+		if n > 2 && waited > 0 { // the first ones make the tabs
+			t.Errorf("after Wait, the %dth lead waited %v", n+1, waited)
+		}
+	}
+	if short < 10 {
+		t.Errorf("quota was short %d times only", short)
+	}
+}

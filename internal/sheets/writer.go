@@ -56,10 +56,11 @@ type Writer struct {
 	pages   *[numTabs]*page // where everything is, as far as is known; nil: not known
 	newest  uint64          // the last revision handled: what a list of keys has to include
 	handled map[string]uint64
-	lost    int  // how many rows were missing when that was found out
-	syncs   int  // how often all of that was found out
-	cells   int  // how many the spreadsheet has
-	due     bool // something moved in the wrong moment: an audit has to look
+	lost    int   // how many rows were missing when that was found out
+	syncs   int   // how often all of that was found out
+	cells   int   // how many the spreadsheet has
+	due     bool  // something moved in the wrong moment: an audit has to look
+	repair  *task // the rows that an audit is writing, look by look; nil: none
 
 	faults  map[string]*fault   // what Google does not let us write, by incident id
 	round   int                 // of audits: a fault that none of a round meets is mended
@@ -70,6 +71,7 @@ type Writer struct {
 
 	rows    *prometheus.CounterVec
 	repairs prometheus.Counter
+	slices  prometheus.Histogram
 }
 
 // A cell is one cell of a row, by the place of its heading among the tab's columns.
@@ -114,9 +116,12 @@ func newWriter(c *client, opt Options) *Writer {
 			Name: "sheets_rows_written_total", Help: "Rows written to the spreadsheet, by tab."}, []string{"tab"}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sheets_repairs_total", Help: "Rows that an audit found different from the bucket."}),
+		slices: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "sheets_audit_slice_seconds", Help: "How long a slice of an audit took, for which changes wait.",
+			Buckets: []float64{0.25, 0.5, 1, 1.5, 2, 3, 5, 10}}),
 	}
 	if opt.Registerer != nil {
-		opt.Registerer.MustRegister(c.calls, w.rows, w.repairs)
+		opt.Registerer.MustRegister(c.calls, w.rows, w.repairs, w.slices)
 	}
 	return w
 }
@@ -145,6 +150,7 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 		}
 	}
 	b := w.batch(ctx, newest)
+	w.overtaken(b.jobs)
 	err := w.persist(ctx, func(ctx context.Context) error { return w.apply(ctx, b.jobs) })
 	if err == nil && w.due && w.small() {
 		_, err = w.auditSmall(ctx)
@@ -167,6 +173,11 @@ func (w *Writer) Handle(ctx context.Context, msgs []contracts.Message) []error {
 	}
 	return errs
 }
+
+// Wait is how long a Handle of a few rows that begins now would wait for Google's quota.
+// Changes that come meanwhile had better be given to the same call: another one takes as
+// much quota again.
+func (w *Writer) Wait() time.Duration { return w.client.wait() }
 
 // persist tries until it is done, or until waiting longer is up to the caller. Every
 // try starts with a fresh reading, so that an answer that was lost does no harm.

@@ -64,6 +64,7 @@ type parts struct {
 	metrics *bus.Metrics
 
 	client  *twilio.Client
+	sheet   *sheets.Writer
 	closing []func()
 }
 
@@ -95,7 +96,7 @@ func (p *parts) loop(ctx context.Context, g *errgroup.Group, r row) (*bus.Loop, 
 		Store: store, Log: p.log, Metrics: p.metrics,
 	}
 	if r.durable == contracts.Sheets {
-		o.Group, o.Gather = contracts.Sheets, p.cfg.SheetsGather // one writer at a time
+		o.Group, o.Gather, o.Wait = contracts.Sheets, p.cfg.SheetsGather, p.sheet.Wait // one writer at a time
 	}
 	return bus.NewLoop(p.js, o)
 }
@@ -240,6 +241,7 @@ func (p *parts) sheets(ctx context.Context, g *errgroup.Group, store *state.Stor
 	if err != nil {
 		return nil, err
 	}
+	p.sheet = w
 	// A process that has not been the writer lately audits rarely. One that no longer is
 	// the writer does no harm: two end right.
 	var wrote atomic.Int64

@@ -55,12 +55,46 @@ func main() {
 	root := flag.String("root", ".", "the repository")
 	only := flag.String("only", "", "one package instead of all")
 	those := flag.String("those", "", "a file that names mutants, one a line, as they are printed: only those")
+	list := flag.Bool("list", false, "print the mutants, and run nothing")
 	workers := flag.Int("workers", 2, "test runs at a time")
 	flag.Parse()
+	if *list {
+		if err := printAll(*root, *only); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(context.Background(), *root, *only, *those, *workers); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// printAll prints the mutants of one package, or of all.
+func printAll(root, only string) error {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for _, pkg := range slices.Sorted(maps.Keys(stages)) {
+		if only != "" && pkg != only {
+			continue
+		}
+		all, _, err := mutate(root, "internal/"+pkg, dir)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			fmt.Println(m)
+		}
+	}
+	return nil
 }
 
 func run(ctx context.Context, root, only, those string, workers int) error {
