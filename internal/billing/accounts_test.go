@@ -114,7 +114,7 @@ func TestMutantWorldsIncident(t *testing.T) {
 	d.handle(ev("1", "customer.created", 0, `{"id":"cus_1"}`))
 	d.handle(said("test", ev("2", "customer.created", fullHour, `{"id":"cus_t"}`)))
 	i, reason := d.incident(mixedIncident)
-	if reason != "refused" || !d.open(mixedIncident) || i.Consumer != contracts.Billing || i.Sequence != 2 || i.Stream != contracts.StreamWebhooks ||
+	if reason != "refused" || !d.open(mixedIncident) || i.Consumer != contracts.Billing || i.Sequence != 2 || i.Stream != contracts.StreamWebhooks || i.Subject != "webhooks.stripe.test" ||
 		!strings.Contains(i.Action, contracts.KeyStripe) || !strings.Contains(i.Reason, "(live, test): only those of live") {
 		t.Errorf("%s: %+v", reason, i)
 	}

@@ -85,7 +85,7 @@ func New(opt Options) (*Billing, error) {
 // asked now. An event of a type that changes nothing is no error.
 func (b *Billing) Prepare(ctx context.Context, m contracts.Message) (Event, error) {
 	e, err := decode(m.Data)
-	e.message = contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence, Time: m.Time}
+	e.message = contracts.Message{Stream: m.Stream, Subject: m.Subject, Sequence: m.Sequence}
 	if _, ok := b.ask.Load(e.id); err != nil || !ok {
 		return e, err
 	}

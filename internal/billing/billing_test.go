@@ -60,7 +60,8 @@ func newDeskBeside(t *testing.T) *desk {
 // try prepares and decides one event, as bus does.
 func (d *desk) try(raw []byte) error {
 	d.Helper()
-	e, err := d.b.Prepare(d.Context(), contracts.Message{Data: raw, Stream: contracts.StreamWebhooks, Sequence: d.sequence(raw)})
+	e, err := d.b.Prepare(d.Context(), contracts.Message{Data: raw, Stream: contracts.StreamWebhooks,
+		Subject: contracts.SubjectStripe("test"), Sequence: d.sequence(raw)})
 	if err != nil {
 		return err
 	}
