@@ -468,6 +468,7 @@ func TestWhenStripeCanNotSettleATie(t *testing.T) {
 		if s := get[contracts.Subscription](d, "subscription.sub_1"); s.Status != "past_due" {
 			t.Errorf("status %s", s.Status)
 		}
+		d.handle(d.invoice("invoice.paid", 6, nil)) // which shows no state, and asks for none
 	})
 }
 

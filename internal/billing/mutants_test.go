@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"leadpipe/contracts"
+	"leadpipe/internal/state"
 )
 
 // What follows are rules that could be broken without any other test's noticing, as
@@ -552,4 +553,17 @@ func TestMutantTexts(t *testing.T) {
 		d.want("customer.cus_1", "lead_id", "77")
 		d.wantTexts()
 	})
+}
+
+// A customer's record that was deleted by hand comes again with the next event, and its
+// subscription has forgotten nothing.
+func TestMutantACustomerThatWasDeletedByHand(t *testing.T) {
+	d := newDesk(t, nil)
+	d.handle(ev("a", "customer.subscription.created", 0, snapshot("past_due")), ev("b", "invoice.payment_failed", dayLong, bill("in_1", dayLong, 1)))
+	if err := d.store.Update(d.Context(), func(tx *state.Tx) error { return tx.Delete("customer.cus_1") }); err != nil {
+		t.Fatal(err)
+	}
+	d.handle(ev("c", "invoice.payment_failed", 2*dayLong, bill("in_2", 2*dayLong, 1)))
+	d.want("subscription.sub_1", "failed_attempts", "2")
+	d.want("customer.cus_1", "status", "past_due")
 }
