@@ -223,6 +223,8 @@ func TestEventsOfOddObjects(t *testing.T) {
 		{sub, fmt.Sprintf(price, `"unit_amount":9007199254740992`), "out of range"}, {sub, fmt.Sprintf(price, `"unit_amount":-9007199254740992`), "out of range"},
 		{sub, fmt.Sprintf(price, `"unit_amount_decimal":"1e5"`), "out of range"}, {sub, fmt.Sprintf(price, `"unit_amount_decimal":"1`+strings.Repeat("0", 38)+`"`), "out of range"},
 		{sub, fmt.Sprintf(price, `"unit_amount_decimal":"0.`+strings.Repeat("0", 39)+`"`), "out of range"},
+		{sub, fmt.Sprintf(price, `"unit_amount_decimal":"18446744073709551616"`), "out of range"}, // 2^64, whose lower half is 0
+		{sub, fmt.Sprintf(price, `"unit_amount":1,"recurring":{"interval":"month"}}}, {"price":{"unit_amount":9007199254740992,"recurring":{"interval":"year"}`), "out of range"},
 		{sub, fmt.Sprintf(price, `"unit_amount":9007199254740991},"quantity":2}, {"price":{"unit_amount":1`), "out of range"},
 		{sub, fmt.Sprintf(price, `"unit_amount":9007199254740991}}, {"price":{"unit_amount":1`), "out of range"},
 	} {
