@@ -58,21 +58,27 @@ func main() {
 	list := flag.Bool("list", false, "print the mutants, and run nothing")
 	workers := flag.Int("workers", 2, "test runs at a time")
 	flag.Parse()
-	if *list {
-		if err := printAll(*root, *only); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	packages := slices.Sorted(maps.Keys(stages))
+	if *only != "" {
+		packages = []string{*only}
 	}
-	if err := run(context.Background(), *root, *only, *those, *workers); err != nil {
+	var err error
+	switch {
+	case *only != "" && stages[*only] == nil:
+		err = fmt.Errorf("-only %s: there are no mutants of it", *only)
+	case *list:
+		err = printAll(*root, packages)
+	default:
+		err = run(context.Background(), *root, packages, *those, *workers)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// printAll prints the mutants of one package, or of all.
-func printAll(root, only string) error {
+// printAll prints the mutants of packages.
+func printAll(root string, packages []string) error {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
@@ -82,10 +88,7 @@ func printAll(root, only string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, pkg := range slices.Sorted(maps.Keys(stages)) {
-		if only != "" && pkg != only {
-			continue
-		}
+	for _, pkg := range packages {
 		all, _, err := mutate(root, "internal/"+pkg, dir)
 		if err != nil {
 			return err
@@ -97,7 +100,7 @@ func printAll(root, only string) error {
 	return nil
 }
 
-func run(ctx context.Context, root, only, those string, workers int) error {
+func run(ctx context.Context, root string, packages []string, those string, workers int) error {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
@@ -112,10 +115,7 @@ func run(ctx context.Context, root, only, those string, workers int) error {
 	}
 	var failed []error
 	var table []figures
-	for _, pkg := range slices.Sorted(maps.Keys(stages)) {
-		if only != "" && pkg != only {
-			continue
-		}
+	for _, pkg := range packages {
 		f, err := try(ctx, root, pkg, workers, explained, named)
 		if err != nil {
 			failed = append(failed, err)
@@ -156,9 +156,11 @@ func try(ctx context.Context, root, pkg string, workers int, explained, named ma
 	if err != nil {
 		return figures{}, err
 	}
-	for i := range stages[pkg] { // without a mutant the tests are green, or all would seem killed
-		if killed, out := tests.run(ctx, i, 0, drawsEach); killed {
-			return figures{}, fmt.Errorf("%s: the tests fail without a mutant:\n%s", pkg, out)
+	for _, draws := range []int{drawsEach, drawsAgain} {
+		for i := range stages[pkg] { // without a mutant the tests are green, or all would seem killed
+			if killed, out := tests.run(ctx, i, 0, draws); killed {
+				return figures{}, fmt.Errorf("%s: the tests fail without a mutant:\n%s", pkg, out)
+			}
 		}
 	}
 	numbers := make([]int, 0, len(mutants)) // which of them is awake, by its place below
