@@ -111,11 +111,11 @@ func enter(a *contracts.StripeAccounts, e Event) (begins bool) {
 	if e.world() != identity.Live && len(a.Customers) < mostForeign {
 		a.Customers = with(a.Customers, e.about.customer)
 	}
-	at := e.at.Truncate(time.Hour)
 	switch {
-	case a.Worlds[0] != world && at.After(a.ForeignAt):
-		a.ForeignAt = at
 	case a.Worlds[0] != world:
+		if at := e.at.Truncate(time.Hour); at.After(a.ForeignAt) {
+			a.ForeignAt = at
+		}
 	case e.sub != nil:
 		a.Snapshots, a.InvoiceAt = true, time.Time{}
 	case e.invoice != nil && e.about.subscription != "" && !a.Snapshots:

@@ -248,9 +248,8 @@ func TestPartsThatWereNotThereBefore(t *testing.T) {
 		"there is none":  {`null`, `{"reason":"cancellation_requested"}`, "cancellation_requested"},
 		"a part of it":   {`{"reason":"payment_failed"}`, `{"reason":"cancellation_requested"}`, "cancellation_requested"},
 	} {
-		raw := strings.Replace(string(ev("1", "customer.subscription.updated", 1, snapshot("active", `"cancellation_details":`+c.now))),
-			`"data":{`, `"data":{"previous_attributes":{"cancellation_details":`+c.before+`},`, 1)
-		e := mustDecode(t, []byte(raw))
+		e := mustDecode(t, previously(`{"cancellation_details":`+c.before+`}`,
+			ev("1", "customer.subscription.updated", 1, snapshot("active", `"cancellation_details":`+c.now))))
 		if e.sub.before == nil || e.sub.before.CancelReason != c.want {
 			t.Errorf("%s: it was %+v before", name, e.sub.before)
 		}

@@ -84,7 +84,7 @@ func TestMutantAnEndIsFinal(t *testing.T) {
 func TestMutantAnUpdateThatChangesNothing(t *testing.T) {
 	t.Parallel()
 	update := func(id, before, now string) []byte {
-		return []byte(strings.Replace(string(ev(id, "customer.subscription.updated", 5, snapshot(now))), `"data":{`, `"data":{"previous_attributes":{"status":"`+before+`"},`, 1))
+		return previously(`{"status":"`+before+`"}`, ev(id, "customer.subscription.updated", 5, snapshot(now)))
 	}
 	if s, _ := both(t, update("z", "incomplete", "active"), update("b", "active", "past_due"), update("a", "past_due", "past_due")); s.Status != "past_due" {
 		t.Errorf("%s", s.Status)
@@ -122,10 +122,8 @@ func TestMutantDeletedWithAnotherStatus(t *testing.T) {
 // A state may come back within a second: then each may be the newest, and Stripe is asked.
 // https://docs.stripe.com/webhooks#event-ordering
 func TestMutantAStateThatComesBack(t *testing.T) {
-	there := ev("a", "customer.subscription.updated", 5, snapshot("past_due"))
-	there = []byte(strings.Replace(string(there), `"data":{`, `"data":{"previous_attributes":{"status":"active"},`, 1))
-	back := ev("b", "customer.subscription.updated", 5, snapshot("active"))
-	back = []byte(strings.Replace(string(back), `"data":{`, `"data":{"previous_attributes":{"status":"past_due"},`, 1))
+	there := previously(`{"status":"active"}`, ev("a", "customer.subscription.updated", 5, snapshot("past_due")))
+	back := previously(`{"status":"past_due"}`, ev("b", "customer.subscription.updated", 5, snapshot("active")))
 	for _, now := range []string{"active", "past_due"} {
 		for name, order := range map[string][2][]byte{"forwards": {there, back}, "backwards": {back, there}} {
 			t.Run(now+" "+name, func(t *testing.T) {
@@ -476,7 +474,7 @@ func TestMutantAnEndSaysWhatEnded(t *testing.T) {
 func TestMutantNumbersAreKeptAsE164(t *testing.T) {
 	t.Parallel()
 	emptied := func(before string) []byte {
-		return []byte(strings.Replace(string(ev("b", "customer.updated", 9, `{"id":"cus_1","phone":"","name":"Camille"}`)), `"data":{`, `"data":{"previous_attributes":{"phone":`+before+`},`, 1))
+		return previously(`{"phone":`+before+`}`, ev("b", "customer.updated", 9, `{"id":"cus_1","phone":"","name":"Camille"}`))
 	}
 	for before, want := range map[string]string{`""`: "+33639980102", `null`: "+33639980102", `"06 39 98 01 02"`: ""} {
 		_, c := both(t, ev("a", "customer.created", 0, `{"id":"cus_1","phone":"06 39 98 01 02"}`), emptied(before))

@@ -24,9 +24,8 @@ const (
 // A task is rows that are to be made what they should be, by one look and its writes
 // after the other.
 type task struct {
-	jobs  []*job
-	began time.Time
-	idle  int // looks in a row after which no row was done
+	jobs []*job
+	idle int // looks in a row after which no row was done
 }
 
 // left are the rows that are not done.
@@ -37,39 +36,41 @@ func (t *task) left() []*job {
 // apply makes rows what they should be. It ends when these rows are in the sheet, or set
 // aside, whatever else changes meanwhile. What it has done stays done when it fails.
 func (w *Writer) apply(ctx context.Context, jobs []*job) error {
-	t := &task{jobs: jobs, began: w.client.now()}
-	for len(t.left()) > 0 {
-		if err := w.advance(ctx, t); err != nil {
+	t, began := &task{jobs: jobs}, w.client.now()
+	for {
+		left, err := w.advance(ctx, t)
+		if err != nil || left == 0 {
 			return err
 		}
-		if left := len(t.left()); left > 0 && t.idle == 0 && w.client.now().Sub(t.began) > 3*patience {
+		if t.idle == 0 && w.client.now().Sub(began) > 3*patience {
 			return outcome.Temporary(outcome.Conflict, fmt.Errorf("%d rows wait for quota", left))
 		}
 	}
-	return nil
 }
 
-// advance looks at rows of a task once, and writes what is to be written next.
-func (w *Writer) advance(ctx context.Context, t *task) error {
-	left := t.left()
-	if len(left) == 0 {
-		return nil
+// advance looks at rows of a task once, writes what is to be written next, and says how
+// many rows are left then.
+func (w *Writer) advance(ctx context.Context, t *task) (left int, err error) {
+	before := t.left()
+	if len(before) == 0 {
+		return 0, nil
 	}
 	if w.pages == nil {
 		if err := w.sync(ctx); err != nil {
-			return err
+			return len(before), err
 		}
 	}
-	if err := w.step(ctx, w.part(left)); err != nil {
-		return err
+	if err := w.step(ctx, w.part(before)); err != nil {
+		return len(before), err
 	}
-	if t.idle++; len(t.left()) < len(left) {
+	left = len(t.left())
+	if t.idle++; left < len(before) {
 		t.idle = 0
 	}
 	if t.idle >= maxRounds {
-		return moving()
+		return left, moving()
 	}
-	return nil
+	return left, nil
 }
 
 // part picks rows that one call can look at: as many as there is room for in the ranges

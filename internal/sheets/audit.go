@@ -20,7 +20,8 @@ const (
 type audit struct {
 	keys     *[numTabs]known
 	begun    bool
-	tab, row int // the next slice
+	writing  bool // rows, when the last slice ended
+	tab, row int  // the next slice
 	restarts int
 	ends     [numTabs]int // the rows that there were: those that are added meanwhile are right, and an audit has an end
 	syncs    int          // as many as the writer had made: with each, rows may have moved
@@ -44,7 +45,7 @@ func (w *Writer) Audit(ctx context.Context) (repaired int, err error) {
 		// A slice is one look, and where rows are being written up to two writes: for room and
 		// for keys, or for cells.
 		writes := 0
-		if w.writing() {
+		if a.writing {
 			writes = 2
 		}
 		if err := w.client.setAside(ctx, 1, writes); err != nil {
@@ -59,7 +60,7 @@ func (w *Writer) slice(ctx context.Context, a *audit) (done bool, err error) {
 	w.client.spends = true
 	began := time.Now()
 	defer func() {
-		w.client.spends = false
+		w.client.spends, a.writing = false, w.repair != nil
 		w.slices.Observe(time.Since(began).Seconds())
 	}()
 	err = w.persist(ctx, func(ctx context.Context) error {
@@ -67,13 +68,6 @@ func (w *Writer) slice(ctx context.Context, a *audit) (done bool, err error) {
 		return err
 	})
 	return done, err
-}
-
-// writing says whether an audit is writing rows.
-func (w *Writer) writing() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.repair != nil
 }
 
 // auditSmall is an audit of a spreadsheet that is no more than a slice, at once.
@@ -283,8 +277,8 @@ func (w *Writer) compare(ctx context.Context, a *audit) error {
 // end it is not the audit's end: the next one finds them again.
 func (w *Writer) goOn(ctx context.Context, a *audit) error {
 	t := w.repair
-	err := w.advance(ctx, t)
-	if err == nil && len(t.left()) > 0 {
+	left, err := w.advance(ctx, t)
+	if err == nil && left > 0 {
 		return nil
 	}
 	w.repair = nil

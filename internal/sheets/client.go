@@ -123,11 +123,13 @@ const lookAndWrite = 2
 
 // wait is how long it takes until there is quota for a few new rows.
 func (c *client) wait() time.Duration {
-	return max(c.until(c.reads), c.until(c.writes))
+	return max(c.until(c.reads, lookAndWrite), c.until(c.writes, lookAndWrite))
 }
 
-func (c *client) until(limit *rate.Limiter) time.Duration {
-	missing := min(lookAndWrite, float64(limit.Burst())) - limit.TokensAt(c.now())
+// until is how long it takes until a limit allows n calls at once, or as many as it ever
+// does.
+func (c *client) until(limit *rate.Limiter, n int) time.Duration {
+	missing := float64(min(n, limit.Burst())) - limit.TokensAt(c.now())
 	return max(0, time.Duration(missing/float64(limit.Limit())*float64(time.Second)))
 }
 
@@ -154,10 +156,7 @@ func (c *client) awaitWrite(ctx context.Context) error {
 	if c.spends && c.paidWrites > 0 {
 		return ctx.Err()
 	}
-	r := c.writes.ReserveN(c.now(), 1)
-	d := r.DelayFrom(c.now())
-	r.CancelAt(c.now())
-	return c.sleep(ctx, d)
+	return c.sleep(ctx, c.until(c.writes, 1))
 }
 
 // spareRead says whether a read that could be done without would leave enough for

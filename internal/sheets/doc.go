@@ -43,9 +43,8 @@
 //
 // Columns are found by their heading (layout.go), wherever people have put them; of
 // several with a heading of ours, the one that holds what ours should, or else stands where
-// ours should. Times are serial
-// numbers on the clocks of the spreadsheet's time zone, and amounts are in the currency's
-// major unit (render.go).
+// ours should. Times are serial numbers on the clocks of the spreadsheet's time zone, and
+// amounts are in the currency's major unit (render.go).
 //
 // What stays open: a column that a person inserts left of ours in the very moment of a
 // write. The rows of that write are then told by neither key nor cells; their records

@@ -139,15 +139,16 @@ func nearest(t, i int, row []string, among []int, shows map[int]content) int {
 		}
 		return heading(c) == names[k]
 	}
-	neighbours := func(c int) int { return truth(beside(c-1, i-1)) + truth(beside(c+1, i+1)) }
+	neighbours := func(c int) (n int) {
+		if beside(c-1, i-1) {
+			n++
+		}
+		if beside(c+1, i+1) {
+			n++
+		}
+		return n
+	}
 	return slices.MaxFunc(among, func(a, b int) int {
 		return cmp.Or(shows[a].right-shows[b].right, neighbours(a)-neighbours(b), shows[b].other-shows[a].other, a-b)
 	})
-}
-
-func truth(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
