@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // Ports below 32768 are never given to outgoing connections, by Linux as by others, so
@@ -36,11 +37,9 @@ func Port() (int, error) {
 		}
 		port := begins[given/(block-1)] + 1 + given%(block-1)
 		given++
-		l, err := listen(port)
-		if err != nil {
-			continue
+		if free(port) {
+			return port, nil
 		}
-		return port, l.Close()
 	}
 	return 0, errors.New("no free port below 32768")
 }
@@ -59,6 +58,18 @@ func claim() bool {
 	return false
 }
 
-func listen(port int) (net.Listener, error) {
-	return net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+// free dials. To listen and close would not do: a program that this process is starting
+// meanwhile has a copy of the listener until it has replaced itself.
+func free(port int) bool {
+	c, err := net.Dial("tcp", addr(port))
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
+
+func listen(port int) (net.Listener, error) {
+	return net.Listen("tcp", addr(port))
+}
+
+func addr(port int) string { return fmt.Sprint("127.0.0.1:", port) }

@@ -1,6 +1,9 @@
 package freeport_test
 
 import (
+	"fmt"
+	"net"
+	"os/exec"
 	"sync"
 	"testing"
 
@@ -29,4 +32,46 @@ func TestNoPortIsGivenTwice(t *testing.T) {
 		}
 		given[p] = true
 	}
+}
+
+// A port can be listened on at once, also while programs are being started: a child has
+// copies of our sockets until it runs its own program.
+func TestPortIsFreeWhileProgramsAreStarted(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("true")
+	if err != nil {
+		t.Skip(err)
+	}
+	done := make(chan struct{})
+	var starting sync.WaitGroup
+	for range 4 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := exec.CommandContext(t.Context(), program).Run(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 300 {
+		port, err := freeport.Port()
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			t.Error("listening on a port that was given as free: ", err)
+			break
+		}
+		_ = l.Close()
+	}
+	close(done)
+	starting.Wait()
 }
