@@ -181,7 +181,7 @@ func TestPublishGivesUpWhenTheStreamIsFull(t *testing.T) {
 	if err := r.publish.Publish(t.Context(), []contracts.Message{m}); err == nil {
 		t.Error("a full stream took a webhook")
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("a full stream was asked again and again for %v", took)
 	}
 	s, err = r.js.Stream(t.Context(), "WEBHOOKS")

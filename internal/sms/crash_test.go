@@ -234,7 +234,7 @@ func TestCrashAtEachStep(t *testing.T) {
 			}
 			// The stand-in enters a call when it has carried it out, perhaps after its caller died.
 			want := map[string]int{"called": 1, sms.Answered: 1}[c.killAt]
-			eventually(t, 10*time.Second, "the calls before the crash", func() bool { return len(r.twilio.Calls()) == want })
+			eventually(t, 30*time.Second, "the calls before the crash", func() bool { return len(r.twilio.Calls()) == want })
 			r.spawn()
 			r.statuses(30*time.Second, 0, 1, contracts.SMSSent, contracts.SMSDelivered)
 			r.exactlyOne(0, 1)

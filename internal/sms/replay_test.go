@@ -169,7 +169,7 @@ func TestConfirmation(t *testing.T) {
 		for k := range 3 {
 			r.stop(n, fmt.Sprintf("SM%031d%d", n, k))
 		}
-		eventually(t, 10*time.Second, "the opt-out is confirmed", func() bool {
+		eventually(t, 30*time.Second, "the opt-out is confirmed", func() bool {
 			var o contracts.OptOut
 			ok, err := r.store.Get(context.Background(), contracts.KeyOptOut(digits(n)), &o)
 			return err == nil && ok && !o.ConfirmedAt.IsZero()

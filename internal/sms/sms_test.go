@@ -275,7 +275,7 @@ func TestStopThatNobodyProcessed(t *testing.T) {
 	r.runOptOuts()
 	r.runSMS()
 	r.statuses(10*time.Second, 0, 1, contracts.SMSSuppressed)
-	eventually(t, 10*time.Second, "the confirmation", func() bool { return len(r.twilio.Messages()) == 2 })
+	eventually(t, 30*time.Second, "the confirmation", func() bool { return len(r.twilio.Messages()) == 2 })
 	if got := r.sendsPer(); got[number(0)] != 1 || got[number(1)] != 1 { // the opt-out before the opt-in counts no more
 		t.Errorf("%v", got)
 	}
@@ -773,7 +773,7 @@ func TestMissingStatus(t *testing.T) {
 		t.Errorf("asked after texts of just now: %+v, %v", round, err)
 	}
 	later := r.sender(func(o *sms.Options) { o.Now = func() time.Time { return time.Now().Add(2 * time.Hour) } })
-	eventually(t, 10*time.Second, "the stand-in delivers", func() bool {
+	eventually(t, 30*time.Second, "the stand-in delivers", func() bool {
 		return r.twilio.Messages()[0].Status == "delivered" && r.twilio.Messages()[1].Status == "undelivered"
 	})
 	if round, err := later.LookAfter(t.Context(), r.walk, true); err != nil || round != (sms.Round{Learnt: 3}) {
