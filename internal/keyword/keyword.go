@@ -72,7 +72,7 @@ func Judge(text string) (m Meaning, keyword string) {
 func amounts(word string) string {
 	word = strings.TrimRight(word, "0123456789")
 	switch word {
-	case "STOP", "STOPP", "STOPSMS":
+	case "STOP", "STOPP", "STOPSMS", "СТОП": // the last in Cyrillic letters
 		return Stop
 	case "ARRET":
 		return Arret
@@ -119,6 +119,8 @@ func alone(words []word) (judgement, bool) {
 		return judgement{OptIn, ""}, true
 	case bare == "CONTACT" || bare == "HELP" || bare == "AIDE":
 		return judgement{Contact, ""}, true
+	case bare == "REMOVE":
+		return judgement{Unclear, ""}, true
 	}
 	return judgement{}, false
 }
@@ -214,30 +216,60 @@ func noMore(words []word) bool {
 	return false
 }
 
+// slips are words of an opt-out as a hurried thumb leaves them, and cut short.
+const slips = " SOTP STPO TSOP ST0P 5TOP ARETE ARETER ARETEZ DESAB DESABO UNSUSCRIBE "
+
 // hints says whether a word is one by which people opt out, wherever it stands.
 func hints(word string) bool {
 	bare := strings.TrimRight(word, "0123456789")
 	switch {
-	case amounts(word) != "", strings.Contains(twilios, " "+bare+" "):
+	case amounts(word) != "", strings.Contains(twilios, " "+bare+" "), strings.Contains(slips, " "+bare+" "):
 		return true
-	case strings.HasPrefix(bare, "STOPP"), strings.HasPrefix(bare, "UNSUBSCRIB"), bare == "STOPPUB", bare == "DESABO":
+	case strings.HasPrefix(bare, "STOPP"), strings.HasPrefix(bare, "UNSUB"), squeeze(bare) == Stop:
 		return true
 	}
 	return false
 }
 
-// refuses finds what is no keyword, and yet nobody would text on: "ne m'envoyez plus
-// rien", "plus de SMS", "leave me alone".
+// squeeze makes one of letters that stand several times in a row: "SSTOOOP" is "STOP".
+func squeeze(word string) string {
+	var b strings.Builder
+	var last rune
+	for _, r := range word {
+		if r != last {
+			b.WriteRune(r)
+		}
+		last = r
+	}
+	return b.String()
+}
+
+// refusals are what is no keyword, and yet nobody would text on.
+var refusals = phrases(`
+plus de sms, plus de message, plus de messages, plus de texto, plus de textos, plus de pub, pas de pub
+plus aucun sms, plus aucun message, plus recevoir, no more texts, no more messages, no more sms
+m envoyez plus, n envoyez plus, nous envoyez plus, m envoie plus, envoyez plus rien
+me contactez plus, nous contactez plus, me contacte plus, m ecrivez plus, m ecris plus, m appelez plus, n appelez plus
+plus m envoyer, plus m ecrire, plus m appeler, plus me contacter, plus me texter
+not text me, dont text me, don t text me, not contact me, dont contact me, don t contact me, not message me, text me again
+leave me alone, laissez moi tranquille, laisse moi tranquille, laissez moi en paix, foutez moi, fichez moi
+remove me, remove my, delete me, delete my, take me off
+retirez moi, retirer de, retirez mon, supprimez moi, supprimez mon, supprimer mon, effacez mon, enlevez moi, enlevez mon
+`)
+
+// phrases reads phrases, which commas and lines part, into words as split gives them.
+func phrases(list string) (all [][]string) {
+	for phrase := range strings.FieldsFuncSeq(strings.ToUpper(list), func(r rune) bool { return r == ',' || r == '\n' }) {
+		all = append(all, strings.Fields(phrase))
+	}
+	return all
+}
+
+// refuses finds a refusal anywhere in a text.
 func refuses(words []word) bool {
 	for i := range words {
-		rest := words[i:]
-		for _, phrase := range [][]string{
-			{"PLUS", "DE", "SMS"}, {"PLUS", "DE", "MESSAGE"}, {"PLUS", "DE", "MESSAGES"}, {"PLUS", "DE", "TEXTO"}, {"PLUS", "DE", "TEXTOS"},
-			{"PLUS", "AUCUN", "SMS"}, {"PLUS", "AUCUN", "MESSAGE"}, {"ENVOYEZ", "PLUS"}, {"ENVOYER", "PLUS"}, {"PLUS", "M", "ENVOYER"},
-			{"CONTACTEZ", "PLUS"}, {"PLUS", "RECEVOIR"}, {"NO", "MORE", "TEXTS"}, {"NO", "MORE", "MESSAGES"}, {"TEXT", "ME", "AGAIN"},
-			{"LEAVE", "ME", "ALONE"}, {"LAISSEZ", "MOI", "TRANQUILLE"}, {"REMOVE", "ME"}, {"TAKE", "ME", "OFF"},
-		} {
-			if begins(rest, phrase) {
+		for _, phrase := range refusals {
+			if begins(words[i:], phrase) {
 				return true
 			}
 		}
