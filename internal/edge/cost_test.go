@@ -16,7 +16,9 @@ import (
 // compiled, some five more are made than in what is deployed.)
 func TestMemoryOfAWebhook(t *testing.T) {
 	const requests, callers = 300, 16
-	most := map[string]float64{"stripe": 40, "twilio": 45, "facebook": 5 * 17} // of five leads, each a message
+	// Facebook's has five leads, each a message: 78 where they are stored in groups, and 109
+	// where the disk is so fast that one by one is faster.
+	most := map[string]float64{"stripe": 40, "twilio": 45, "facebook": 5 * 24}
 	r := start(t, bus.NewPublisher(natstest.Apart(t).JetStream()))
 	for _, k := range kinds {
 		serve(t, r, k.prepared(r, 4*callers), callers) // fills the pools
