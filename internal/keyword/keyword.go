@@ -225,23 +225,22 @@ func hints(word string) bool {
 	switch {
 	case amounts(word) != "", strings.Contains(twilios, " "+bare+" "), strings.Contains(slips, " "+bare+" "):
 		return true
-	case strings.HasPrefix(bare, "STOPP"), strings.HasPrefix(bare, "UNSUB"), squeeze(bare) == Stop:
+	case strings.HasPrefix(bare, "STOPP"), strings.HasPrefix(bare, "UNSUB"), stretched(bare):
 		return true
 	}
 	return false
 }
 
-// squeeze makes one of letters that stand several times in a row: "SSTOOOP" is "STOP".
-func squeeze(word string) string {
-	var b strings.Builder
-	var last rune
-	for _, r := range word {
-		if r != last {
-			b.WriteRune(r)
+// stretched says whether a word is STOP, each letter once or several times: "SSTOOOP".
+func stretched(word string) bool {
+	for i := range len(Stop) {
+		rest := strings.TrimLeft(word, Stop[i:i+1])
+		if rest == word {
+			return false
 		}
-		last = r
+		word = rest
 	}
-	return b.String()
+	return word == ""
 }
 
 // refusals are what is no keyword, and yet nobody would text on.
