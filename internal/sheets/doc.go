@@ -26,16 +26,16 @@
 // writer, and late ones of that (fence.go).
 //
 // What is known of a tab between two calls is where its columns are and which key is in
-// which row (page.go, index.go): some ten megabytes for 100,000 rows. It is only ever a
-// guess. Handle (apply.go) reads exactly the rows that it is about, the headings, and what
-// is below the last row, before it writes and after; so a changed row costs the same
-// however many there are. Where a key is not where it was, all keys are read again and
-// what a wrong moment did to them is mended. An audit (audit.go) compares rows with the
-// records of their keys in slices, and adds what is missing in slices: a slice is one look
-// and what is to be written next. Between two of them changes go first, also those of the
-// very rows that the audit is writing, and the calls of a slice are paid for before it
-// begins. It ends at the rows that there were when it began. Where quota is short, changes
-// wait for it before they are handled and not one by one within it (Wait).
+// which row (page.go, form.go, index.go): some ten megabytes for 100,000 rows. It is only
+// ever a guess. Handle (task.go, apply.go) reads exactly the rows that it is about, the
+// headings, and what is below the last row, before it writes and after; so a changed row
+// costs the same however many there are. Where a key is not where it was, all keys are
+// read again and what a wrong moment did to them is mended. An audit (audit.go) compares
+// rows with the records of their keys in slices, and adds what is missing in slices: a
+// slice is one look and what is to be written next. Between two of them changes go first,
+// also those of the very rows that the audit is writing, and the calls of a slice are paid
+// for before it begins. It ends at the rows that there were when it began. Where quota is
+// short, changes wait for it before they are handled and not one by one within it (Wait).
 //
 // What Google does not let us write is set aside by its place (faults.go): a cell, a
 // column, a protected or merged range, a tab. Everything else goes on, and one incident a
