@@ -253,7 +253,7 @@ plus m envoyer, plus m ecrire, plus m appeler, plus me contacter, plus me texter
 not text me, dont text me, don t text me, not contact me, dont contact me, don t contact me, not message me, text me again
 leave me alone, laissez moi tranquille, laisse moi tranquille, laissez moi en paix, foutez moi, fichez moi
 remove me, remove my, delete me, delete my, take me off
-retirez moi, retirer de, retirez mon, supprimez moi, supprimez mon, supprimer mon, effacez mon, enlevez moi, enlevez mon
+retirez moi, me retirer, retirez mon, supprimez moi, supprimez mon, supprimer mon, effacez mon, enlevez moi, enlevez mon
 `)
 
 // phrases reads phrases, which commas and lines part, into words as split gives them.
